@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+
+def main(argv: list[str], /) -> int: ...
+
+class Loop(asyncio.SelectorEventLoop): ...
