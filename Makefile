@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+# Thin on purpose: the work is in tools/. `make help` lists the targets.
+
+SHELL := /bin/bash
+export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS
+
+.PHONY: help demo test asan tsan fuzz sim lint bench format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 10
+
+demo: ## build, serve both example programs, drive each with ab, print a table
+	@tools/demo
+
+test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" chooses)
+	@tools/test
+
+asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
+	@tools/test --sanitize address
+
+tsan: ## unit tests and simulation under ThreadSanitizer
+	@tools/test --sanitize thread
+
+fuzz: ## every fuzzer for FUZZ_SECONDS (60) seconds
+	@tools/fuzz
+
+sim: ## the simulation: HISTORIES (1000000) connection histories from SEED
+	@tools/sim
+
+lint: ## layers, licence lines, file lengths, clang-format, ruff
+	@tools/lint
+
+bench: ## instructions and CPU time per request, beside other servers
+	@tools/bench
+
+format: ## apply clang-format and ruff
+	@tools/lint --fix
+
+clean: ## remove builds and virtual environments
+	rm -rf build .venv-* .pytest_cache .ruff_cache bench/out fuzz/new
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
