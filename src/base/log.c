@@ -228,29 +228,33 @@ void pn_log_destroy(struct pn_log *log)
     free(log);
 }
 
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 size_t pn_log_escape(char *out, size_t cap, struct pn_str in)
 {
     static const char hex[] = "0123456789abcdef";
-    size_t o = 0;
+    size_t whole = 0, o = 0;
+    for (size_t i = 0; i < in.n && whole <= cap; i++)
+        whole += is_plain((unsigned char)in.p[i]) ? 1 : 4;
+    /* Room for the dots is kept only when something must be cut. */
+    size_t dots = whole <= cap ? 0 : pn_min_size(3, cap);
     for (size_t i = 0; i < in.n; i++) {
         unsigned char c = (unsigned char)in.p[i];
-        bool plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-        size_t need = plain ? 1 : 4;
-        bool last = i + 1 == in.n;
-        /* Room for "..." is kept unless this is the last byte and fits whole. */
-        if (o + need > cap || (!last && o + need + 3 > cap)) {
-            size_t dots = pn_min_size(3, cap - o);
-            memcpy(out + o, "...", dots);
-            return o + dots;
-        }
+        bool plain = is_plain(c);
+        if (o + (plain ? 1 : 4) > cap - dots)
+            break;
         if (plain) {
             out[o++] = (char)c;
-        } else {
-            out[o++] = '\\';
-            out[o++] = 'x';
-            out[o++] = hex[c >> 4];
-            out[o++] = hex[c & 15];
+            continue;
         }
+        out[o++] = '\\';
+        out[o++] = 'x';
+        out[o++] = hex[c >> 4];
+        out[o++] = hex[c & 15];
     }
-    return o;
+    memcpy(out + o, "...", dots);
+    return o + dots;
 }

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Strings and numbers: what is refused matters more than what is taken. */
+#include "base/str.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "test_base.h"
+
+static void equality_folds_ascii_letters_only(void **state)
+{
+    (void)state;
+    assert_true(pn_str_eq_nocase(PN_STR("Content-LENGTH"), PN_STR("content-length")));
+    assert_false(pn_str_eq_nocase(PN_STR("a["), PN_STR("a{")));
+    assert_false(pn_str_eq_nocase(PN_STR("@"), PN_STR("`")));
+    assert_false(pn_str_eq_nocase(PN_STR("\xc4"), PN_STR("\xe4")));
+    assert_false(pn_str_eq_nocase(PN_STR("ab"), PN_STR("abc")));
+    assert_true(pn_str_eq_nocase(PN_STR_NONE, PN_STR("")));
+}
+
+static void plain_equality_and_prefix(void **state)
+{
+    (void)state;
+    assert_true(pn_str_eq(PN_STR("x"), PN_STR("x")));
+    assert_false(pn_str_eq(PN_STR("x"), PN_STR("X")));
+    assert_true(pn_str_starts(PN_STR("unix:/a"), PN_STR("unix:")));
+    assert_false(pn_str_starts(PN_STR("uni"), PN_STR("unix:")));
+    assert_true(pn_str_starts(PN_STR("a"), PN_STR_NONE));
+    assert_int_equal(pn_str_of(NULL).n, 0);
+    assert_int_equal(pn_str_of("abc").n, 3);
+}
+
+static void numbers_are_digits_only(void **state)
+{
+    static const char *const bad[] = {"", "+1", "-1", " 1", "1 ", "0x10", "1_0", "1.0", "\xd9\xa1"};
+    uint64_t v = 77;
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(bad); i++)
+        assert_int_equal(pn_str_to_u64(pn_str_of(bad[i]), UINT64_MAX, &v), -EINVAL);
+    assert_int_equal(v, 77);
+    assert_int_equal(pn_str_to_u64(PN_STR("007"), UINT64_MAX, &v), 0);
+    assert_int_equal(v, 7);
+    assert_int_equal(pn_str_to_u64(PN_STR("18446744073709551615"), UINT64_MAX, &v), 0);
+    assert_true(v == UINT64_MAX);
+    assert_int_equal(pn_str_to_u64(PN_STR("18446744073709551616"), UINT64_MAX, &v), -ERANGE);
+    assert_int_equal(pn_str_to_u64(PN_STR("101"), 100, &v), -ERANGE);
+    assert_int_equal(pn_str_to_u64(PN_STR("100"), 100, &v), 0);
+}
+
+static void formatting_agrees_with_printf(void **state)
+{
+    static const uint64_t values[] = {0, 9, 10, 99, 100, 1234567890123, UINT64_MAX};
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(values); i++) {
+        char want[32], got[20];
+        int n = snprintf(want, sizeof want, "%" PRIu64, values[i]);
+        assert_int_equal(pn_u64_format(values[i], got), n);
+        assert_memory_equal(got, want, (size_t)n);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equality_folds_ascii_letters_only),
+        cmocka_unit_test(plain_equality_and_prefix),
+        cmocka_unit_test(numbers_are_digits_only),
+        cmocka_unit_test(formatting_agrees_with_printf),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
