@@ -230,6 +230,9 @@ static int apply(struct pn_config *config, const struct use *use, struct pn_conf
         return fail_no_value(use, NULL, err);
     if (text && pn__value_parse(option, text, &value.number) < 0)
         return fail_value(use, text, err);
+    if (option->flags & PN_OPTION_ACCEPTED && option->type == PN_OPTION_FLAG && !value.number)
+        return pn_config_fail(err, "option '%s' cannot be switched off: %s", use->shown,
+                              option->help);
     config->given[option - config->table->options]++;
     if (option->flags & PN_OPTION_ACCEPTED && !option->set)
         return 0;
@@ -270,9 +273,9 @@ static const struct pn_option *find_option(const struct pn_option_table *table, 
 static const struct pn_option_refusal *find_refusal(const struct pn_option_table *table,
                                                     struct pn_str name)
 {
-    for (size_t i = 0; i < table->refusal_count; i++) {
-        if (has_name(table->refusals[i].names, name))
-            return &table->refusals[i];
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        if (has_name(r->names, name))
+            return r;
     }
     return NULL;
 }
@@ -357,10 +360,9 @@ static int find_letter(struct pn_config *config, char letter, struct use *use,
         if (use->option->letter == letter)
             return 0;
     }
-    for (size_t i = 0; i < table->refusal_count; i++) {
-        const char *letters = table->refusals[i].letters;
-        if (letters && strchr(letters, letter))
-            return fail_refused(&table->refusals[i], use, err);
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        if (r->letters && strchr(r->letters, letter))
+            return fail_refused(r, use, err);
     }
     return fail_unknown(config, use, PN_STR_NONE, err);
 }

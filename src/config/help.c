@@ -111,8 +111,7 @@ static void print_group(const struct pn_option_table *table, int group, bool all
 static void print_refusals(const struct pn_option_table *table, FILE *out)
 {
     fprintf(out, "\nKnown names that %s refuses\n", table->program);
-    for (size_t i = 0; i < table->refusal_count; i++) {
-        const struct pn_option_refusal *refusal = &table->refusals[i];
+    for (const struct pn_option_refusal *refusal = table->refusals; refusal->names; refusal++) {
         fputs("  ", out);
         print_wrapped(refusal->names, 2, 2, out);
         fputs("      ", out);
@@ -126,7 +125,7 @@ void pn_option_print_help(const struct pn_option_table *table, bool all, FILE *o
     fprintf(out, "usage: %s %s\n", table->program, table->usage);
     for (size_t i = 0; i < table->group_count; i++)
         print_group(table, (int)i, all, out);
-    if (all && table->refusal_count > 0)
+    if (all && table->refusals)
         print_refusals(table, out);
     if (!all)
         fprintf(out, "\n'%s --help-all' lists every option.\n", table->program);
@@ -217,12 +216,14 @@ static void print_json_options(const struct pn_option_table *table, FILE *out)
 
 static void print_json_refusals(const struct pn_option_table *table, FILE *out)
 {
-    for (size_t i = 0; i < table->refusal_count; i++) {
-        fputs(i ? ",\n  {" : "\n  {", out);
-        print_names("names", table->refusals[i].names, out);
-        print_member("letters", table->refusals[i].letters, out);
-        print_member("reason", table->refusals[i].reason, out);
-        fprintf(out, "\"never\": %s}", table->refusals[i].never ? "true" : "false");
+    const char *lead = "\n  {";
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        fputs(lead, out);
+        print_names("names", r->names, out);
+        print_member("letters", r->letters, out);
+        print_member("reason", r->reason, out);
+        fprintf(out, "\"never\": %s}", r->never ? "true" : "false");
+        lead = ",\n  {";
     }
 }
 

@@ -91,6 +91,7 @@ struct pn_option {
 struct pn_option_refusal {
     const char *names;   /* one space between them; "x-*" stands for every name that starts so */
     const char *letters; /* short forms; NULL: none */
+    const char *typos;   /* like pn_option.typos, for the first of the names */
     const char *reason;  /* goes on from "option '--x' is not built yet: " */
     bool never;          /* "is not supported" instead of "is not built yet" */
 };
@@ -105,8 +106,7 @@ struct pn_option_table {
     const char *usage; /* what follows the program's name in the first line of --help */
     const struct pn_option *options;
     size_t option_count;
-    const struct pn_option_refusal *refusals;
-    size_t refusal_count;
+    const struct pn_option_refusal *refusals; /* ended by NULL names; NULL: none */
     const struct pn_option_group *groups;
     size_t group_count;
     /* An argument that is no option. NULL: there may be none. Like pn_option.set. */

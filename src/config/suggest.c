@@ -102,8 +102,13 @@ struct pn_str pn__suggest_name(const struct pn_option_table *table, struct pn_st
         consider(&nearest, pn_str_of(option->name));
         consider_all(&nearest, option->aliases);
     }
-    for (size_t i = 0; i < table->refusal_count; i++)
-        consider_all(&nearest, table->refusals[i].names);
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        struct pn_str rest = pn_str_of(r->names);
+        struct pn_str first;
+        if (among(r->typos, typed) && pn__next_name(&rest, &first))
+            return first;
+        consider_all(&nearest, r->names);
+    }
     /* Short words are near to everything: one edit in five letters, and never most of the word. */
     unsigned limit = 1 + (unsigned)(typed.n / 5);
     if (nearest.distance <= limit && nearest.distance < typed.n)

@@ -20,8 +20,8 @@ static unsigned count_name(const struct pn_option_table *table, struct pn_str wa
         while (pn__next_name(&rest, &name))
             count += pn_str_eq(name, wanted);
     }
-    for (size_t i = 0; i < table->refusal_count; i++) {
-        struct pn_str rest = pn_str_of(table->refusals[i].names);
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        struct pn_str rest = pn_str_of(r->names);
         while (pn__next_name(&rest, &name))
             count += pn_str_eq(name, wanted);
     }
@@ -33,8 +33,8 @@ static unsigned count_letter(const struct pn_option_table *table, char letter)
     unsigned count = 0;
     for (size_t i = 0; i < table->option_count; i++)
         count += table->options[i].letter == letter;
-    for (size_t i = 0; i < table->refusal_count; i++)
-        count += table->refusals[i].letters && strchr(table->refusals[i].letters, letter);
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++)
+        count += r->letters && strchr(r->letters, letter);
     return count;
 }
 
@@ -121,21 +121,28 @@ static int check_option(const struct pn_option_table *table, const struct pn_opt
     return 0;
 }
 
+static int check_refusal(const struct pn_option_table *table,
+                         const struct pn_option_refusal *refusal, struct pn_config_error *err)
+{
+    int rc = check_names(table, refusal->names, err);
+    if (rc == 0 && (!refusal->reason || !refusal->reason[0]))
+        rc = pn_config_fail(err, "'%s' has no reason", refusal->names);
+    for (const char *l = refusal->letters; rc == 0 && l && *l; l++) {
+        if (count_letter(table, *l) != 1)
+            rc = pn_config_fail(err, "'-%c' stands there more than once", *l);
+    }
+    return rc;
+}
+
 int pn_option_table_check(const struct pn_option_table *table, struct pn_config_error *err)
 {
     int rc = 0;
     err->text[0] = '\0';
     for (size_t i = 0; rc == 0 && i < table->option_count; i++)
         rc = check_option(table, &table->options[i], err);
-    for (size_t i = 0; rc == 0 && i < table->refusal_count; i++) {
-        const struct pn_option_refusal *refusal = &table->refusals[i];
-        rc = check_names(table, refusal->names, err);
-        if (rc == 0 && (!refusal->reason || !refusal->reason[0]))
-            rc = pn_config_fail(err, "'%s' has no reason", refusal->names);
-        for (const char *l = refusal->letters; rc == 0 && l && *l; l++) {
-            if (count_letter(table, *l) != 1)
-                rc = pn_config_fail(err, "'-%c' stands there more than once", *l);
-        }
+    for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
+        if (rc == 0)
+            rc = check_refusal(table, r, err);
     }
     return rc;
 }
