@@ -35,7 +35,8 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
                     || echo libclang-rt-14-dev ;;
             clang-format) command -v clang-format-14 >/dev/null || echo clang-format-14 ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
-            uwsgi-build) command -v g++ >/dev/null || echo g++ ;;
+            peers-build) command -v g++ >/dev/null || echo g++
+                [ -e /usr/include/ev.h ] || echo libev-dev ;;
             *) die "tools/lib.sh: unknown need '$need'" ;;
         esac
     done

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The benchmark's own load generator: a fixed count of requests over N keep-alive connections, or
+ * over connections that are new for each request, to 127.0.0.1 only. ab speaks HTTP/1.0 and can't
+ * do the former as a browser does; wrk is bounded in time, not in count, and callgrind needs a
+ * count.
+ *
+ *   load PORT CONNECTIONS REQUESTS [TIMEOUT_S [new]]
+ *
+ * One thread, one epoll, one request under way on each connection. A response counts when it is
+ * "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or to the end when it says
+ * close); everything else is an error. Prints one line, "requests=N errors=N seconds=S rps=R",
+ * and ends with 1 when there was an error or the time was over. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CONNECTIONS_MAX = 20000,
+    REQUESTS_MAX = 50 * 1000 * 1000,
+    TIMEOUT_MAX_S = 600,
+    BUFFER_SIZE = 16384,
+    EVENTS_MAX = 256,
+};
+
+static const char request_keep[] = "GET / HTTP/1.1\r\n"
+                                   "Host: 127.0.0.1\r\n"
+                                   "User-Agent: pelton-bench/1\r\n"
+                                   "Accept: */*\r\n"
+                                   "Accept-Encoding: gzip, deflate\r\n"
+                                   "Accept-Language: en\r\n"
+                                   "\r\n";
+static const char request_new[] = "GET / HTTP/1.1\r\n"
+                                  "Host: 127.0.0.1\r\n"
+                                  "User-Agent: pelton-bench/1\r\n"
+                                  "Accept: */*\r\n"
+                                  "Accept-Encoding: gzip, deflate\r\n"
+                                  "Connection: close\r\n"
+                                  "\r\n";
+
+/* What is known of a response after some bytes of it. */
+enum verdict {
+    VERDICT_MORE = 0, /* not whole yet */
+    VERDICT_WHOLE = 1,
+    VERDICT_BAD = 2,
+    VERDICT_TO_END = 3, /* whole when the server closes */
+};
+
+struct conn {
+    int fd;
+    size_t have; /* bytes in buffer */
+    bool asked;  /* a request is under way */
+    char buffer[BUFFER_SIZE];
+};
+
+struct load {
+    struct sockaddr_in address;
+    int epoll_fd;
+    bool new_each; /* a new connection for each request */
+    long wanted;   /* requests in all */
+    long started;
+    long answered;
+    long errors;
+    struct conn *conns;
+    int conn_count;
+};
+
+static double now_s(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* The value of a header within the head, which ends with an empty line; NULL when it isn't there. */
+static const char *header(const char *head, const char *head_end, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (const char *p = head; p < head_end;) {
+        const char *eol = memchr(p, '\n', (size_t)(head_end - p));
+        if (!eol)
+            return NULL;
+        if ((size_t)(eol - p) > length && !strncasecmp(p, name, length) && p[length] == ':') {
+            p += length + 1;
+            while (*p == ' ')
+                p++;
+            return p;
+        }
+        p = eol + 1;
+    }
+    return NULL;
+}
+
+/* Looks at one response from its first byte; a chunked body ends with the last chunk. */
+static enum verdict look(struct conn *conn)
+{
+    char *head = conn->buffer;
+    char *head_end = memmem(head, conn->have, "\r\n\r\n", 4);
+
+    if (!head_end)
+        return conn->have == BUFFER_SIZE ? VERDICT_BAD : VERDICT_MORE;
+    head_end += 4;
+    if (memcmp(head, "HTTP/1.", 7) != 0 || memcmp(head + 8, " 200", 4) != 0)
+        return VERDICT_BAD;
+    size_t body = conn->have - (size_t)(head_end - head);
+    const char *length = header(head, head_end, "Content-Length");
+    if (length) {
+        unsigned long wanted = strtoul(length, NULL, 10);
+        if (body == wanted)
+            return VERDICT_WHOLE;
+        return body < wanted && wanted < BUFFER_SIZE ? VERDICT_MORE : VERDICT_BAD;
+    }
+    if (header(head, head_end, "Transfer-Encoding")) {
+        bool ended = body >= 5 && !memcmp(head + conn->have - 5, "0\r\n\r\n", 5);
+        return ended ? VERDICT_WHOLE : VERDICT_MORE;
+    }
+    return VERDICT_TO_END;
+}
+
+static void watch(struct load *load, struct conn *conn, uint32_t events, int operation)
+{
+    struct epoll_event event = {.events = events, .data = {.ptr = conn}};
+    if (epoll_ctl(load->epoll_fd, operation, conn->fd, &event) != 0) {
+        perror("epoll_ctl");
+        exit(2);
+    }
+}
+
+static void drop(struct conn *conn)
+{
+    if (conn->fd >= 0)
+        close(conn->fd);
+    conn->fd = -1;
+    conn->have = 0;
+    conn->asked = false;
+}
+
+/* Sends the next request on an open connection, if there is one left to send. */
+static bool ask(struct load *load, struct conn *conn)
+{
+    const char *request = load->new_each ? request_new : request_keep;
+    size_t length = load->new_each ? sizeof request_new - 1 : sizeof request_keep - 1;
+
+    if (load->started >= load->wanted)
+        return true;
+    conn->have = 0;
+    /* A request is far smaller than an empty send buffer: it goes out whole or not at all. */
+    if (send(conn->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length)
+        return false;
+    load->started++;
+    conn->asked = true;
+    return true;
+}
+
+/* A new connection, and its first request; an error is counted as an error of one request. */
+static void open_conn(struct load *load, struct conn *conn)
+{
+    int one = 1;
+
+    while (load->started < load->wanted) {
+        conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (conn->fd >= 0 &&
+            connect(conn->fd, (struct sockaddr *)&load->address, sizeof load->address) == 0 &&
+            setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0 &&
+            ask(load, conn)) {
+            watch(load, conn, EPOLLIN, EPOLL_CTL_ADD);
+            return;
+        }
+        drop(conn);
+        load->started++;
+        load->errors++;
+    }
+}
+
+static void answered(struct load *load, struct conn *conn, bool good)
+{
+    if (good)
+        load->answered++;
+    else
+        load->errors++;
+    conn->asked = false;
+    if (!good || load->new_each || !ask(load, conn)) {
+        drop(conn);
+        open_conn(load, conn);
+    }
+}
+
+static void readable(struct load *load, struct conn *conn)
+{
+    ssize_t got = recv(conn->fd, conn->buffer + conn->have, BUFFER_SIZE - conn->have, MSG_DONTWAIT);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got <= 0) {
+        if (conn->asked) {
+            answered(load, conn, got == 0 && conn->have && look(conn) == VERDICT_TO_END);
+        } else {
+            /* Between two requests a server may close: not an error, but the end of this one. */
+            drop(conn);
+            open_conn(load, conn);
+        }
+        return;
+    }
+    conn->have += (size_t)got;
+    switch (look(conn)) {
+    case VERDICT_WHOLE:
+        /* Some servers end the connection after a number of requests, and say so. */
+        if (!load->new_each && memmem(conn->buffer, conn->have, "onnection: close", 16)) {
+            load->answered++;
+            drop(conn);
+            open_conn(load, conn);
+            break;
+        }
+        answered(load, conn, true);
+        break;
+    case VERDICT_BAD:
+        answered(load, conn, false);
+        break;
+    case VERDICT_MORE:
+    case VERDICT_TO_END:
+        if (conn->have == BUFFER_SIZE)
+            answered(load, conn, false);
+        break;
+    }
+}
+
+/* Turns until every request has its answer or its error; false when the time is over first. */
+static bool run(struct load *load, double end_s)
+{
+    struct epoll_event events[EVENTS_MAX];
+
+    for (int i = 0; i < load->conn_count; i++) {
+        load->conns[i].fd = -1;
+        open_conn(load, &load->conns[i]);
+    }
+    while (load->answered + load->errors < load->wanted) {
+        int count = epoll_wait(load->epoll_fd, events, EVENTS_MAX, 100);
+        for (int i = 0; i < count; i++)
+            readable(load, events[i].data.ptr);
+        if (now_s() > end_s)
+            return false;
+    }
+    return true;
+}
+
+static long number(const char *text, long min, long max, const char *what)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+
+    if (*text == '\0' || *end != '\0' || value < min || value > max) {
+        fprintf(stderr, "load: %s must be %ld to %ld, not '%s'\n", what, min, max, text);
+        exit(2);
+    }
+    return value;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4 || argc > 6) {
+        fprintf(stderr, "usage: load PORT CONNECTIONS REQUESTS [TIMEOUT_S [new]]\n");
+        return 2;
+    }
+    struct load load = {
+        .address = {.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}},
+        .conn_count = (int)number(argv[2], 1, CONNECTIONS_MAX, "CONNECTIONS"),
+        .wanted = number(argv[3], 1, REQUESTS_MAX, "REQUESTS"),
+        .new_each = argc > 5 && !strcmp(argv[5], "new"),
+    };
+    long timeout_s = argc > 4 ? number(argv[4], 1, TIMEOUT_MAX_S, "TIMEOUT_S") : 60;
+
+    load.address.sin_port = htons((uint16_t)number(argv[1], 1, 65535, "PORT"));
+    load.conns = calloc((size_t)load.conn_count, sizeof *load.conns);
+    load.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!load.conns || load.epoll_fd < 0) {
+        perror("load");
+        return 2;
+    }
+    double start_s = now_s();
+    bool whole = run(&load, start_s + (double)timeout_s);
+    double took_s = now_s() - start_s;
+    if (!whole)
+        fprintf(stderr, "load: time is over after %ld s\n", timeout_s);
+    printf("requests=%ld errors=%ld seconds=%.3f rps=%.0f\n", load.answered, load.errors, took_s,
+           (double)load.answered / took_s);
+    for (int i = 0; i < load.conn_count; i++)
+        drop(&load.conns[i]);
+    free(load.conns);
+    close(load.epoll_fd);
+    return whole && !load.errors ? 0 : 1;
+}
