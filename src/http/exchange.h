@@ -16,7 +16,8 @@
  *                               |                          |                        |
  *                               +--- cancel(reason), either side, at any time ------+--> CANCELLED
  *
- * After CANCELLED or ENDED every answer function returns -EPIPE or -EINVAL and does nothing.
+ * After CANCELLED or ENDED every answer function returns -EPIPE or -EINVAL and does nothing. The request's text
+ * is good until the handler's start, or the call or notify that ended the exchange, has returned.
  * A handler's start may finish the whole answer before it returns, or return and go on later (a core
  * that waits, a coroutine): notify tells it what it waits for.
  *
@@ -99,8 +100,8 @@ enum pn_body {
     PN_BODY_DATA = 0,  /* *view has at least one byte */
     PN_BODY_END = 1,   /* whole; trailers (if any) are known */
     PN_BODY_AGAIN = 2, /* not here yet: notify comes */
-    PN_BODY_ERROR =
-        3, /* cut short, bad framing, time-out or too large: exchange->cancel says why */
+    PN_BODY_ERROR = 3, /* cut short, bad framing, time-out or too large: the exchange is CANCELLED,
+                          cancel says why, and the wire has answered where that was possible */
 };
 
 /* Flags of pn_exchange_head. */
@@ -128,6 +129,7 @@ struct pn_wire_ops {
     int (*upgrade)(struct pn_exchange *x, unsigned status, const struct pn_field *f, size_t n);
     void (*cancel)(struct pn_exchange *x, enum pn_cancel why);
     int (*wait_fd)(struct pn_exchange *x);
+    int (*keep)(struct pn_exchange *x);
     void (*release)(struct pn_exchange *x); /* the last pin has gone */
 };
 
@@ -293,7 +295,17 @@ static inline void pn_exchange_cancel(struct pn_exchange *x, enum pn_cancel why)
     x->ops->cancel(x, why);
 }
 
-/* A short plain answer with a standard text body, for errors: head, write and end. */
+/* Moves the request's text and what has come of its body out of buffers that others will want: called
+ * (once is enough, more is harmless) owning the loop, before the handler's frame gives it away
+ * (pn_core_on_overtaken). The wire does it by itself when start returns without an end. Views die,
+ * offsets stay. -ENOMEM is harmless: the shared buffer then stays taken until the exchange is over. */
+static inline int pn_exchange_keep(struct pn_exchange *x)
+{
+    return x->ops->keep(x);
+}
+
+/* A short plain answer with a standard text body, for errors: head, write and end. CLOSE: the
+ * connection ends with it. 0 or the first error. */
 int pn_exchange_answer_status(struct pn_exchange *x, unsigned status, bool close);
 
 /* The socket below, for a core that waits for the peer by really blocking (inline carrier); -1 when it has gone. */

@@ -26,7 +26,8 @@ struct pn_access {
     const struct pn_peer *peer;
     unsigned status;
     uint64_t sent_size;  /* head and body */
-    int64_t duration_ns; /* head whole to end */
+    int64_t duration_ns; /* head whole to end, by the loop's clock (good to half a millisecond) */
+    int64_t time_s;      /* real time of the end, seconds since 1970 */
     const char *error;   /* a constant: why it was refused or cut; NULL */
 };
 
@@ -43,8 +44,17 @@ struct pn_h1_config {
     void (*on_access)(void *ctx, const struct pn_access *a);
     /* Whether a peer's Forwarded headers are believed; NULL: nobody's. */
     bool (*is_trusted)(void *ctx, const struct sockaddr *address, socklen_t len);
+    /* Asked when start has returned and its answer is over: false when this frame must not start
+     * another request (a core that came back as a follower, on loan): the next one is then begun by
+     * a task. NULL: always. */
+    bool (*may_continue)(void *ctx);
+    /* Real time for Date and the log, asked once a second; NULL: pn_clock_real_ns. */
+    int64_t (*real_ns)(void *ctx);
     void *ctx;
 };
+
+/* Idle connections live this long after pn_h1_drain, for a request that is on its way. */
+enum { PN_H1_DRAIN_GRACE_MS = 100 };
 
 /* Borrows NET and HANDLER, copies CONFIG (server_header too). */
 struct pn_h1 *pn_h1_create(struct pn_net *net, const struct pn_h1_config *config,
