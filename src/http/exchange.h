@@ -131,7 +131,6 @@ struct pn_wire_ops {
     int (*upgrade)(struct pn_exchange *x, unsigned status, const struct pn_field *f, size_t n);
     void (*cancel)(struct pn_exchange *x, enum pn_cancel why);
     int (*wait_fd)(struct pn_exchange *x);
-    void (*keep)(struct pn_exchange *x); /* NULL: nothing to move */
     int (*keep)(struct pn_exchange *x);
     void (*release)(struct pn_exchange *x); /* the last pin has gone */
 };
@@ -315,12 +314,4 @@ int pn_exchange_answer_status(struct pn_exchange *x, unsigned status, bool close
 static inline int pn_exchange_wait_fd(struct pn_exchange *x)
 {
     return x->ops->wait_fd(x);
-}
-
-/* The handler's core is about to wait for the first time and owns the loop once more (pn_core_on_overtaken): text and
- * body bytes that lie in a buffer which other connections want are moved to one of the connection's own. */
-static inline void pn_exchange_keep(struct pn_exchange *x)
-{
-    if (x->ops->keep)
-        x->ops->keep(x);
 }
