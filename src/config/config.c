@@ -84,7 +84,12 @@ static int fail_no_value(const struct use *use, const char *next, struct pn_conf
 {
     char expected[PN__VALUE_TEXT_MAX];
     char quoted[QUOTED_MAX];
-    pn__value_expectation(use->option, expected, sizeof expected);
+    const struct pn_option *option = use->option;
+    pn__value_expectation(option, expected, sizeof expected);
+    bool is_text = option->type == PN_OPTION_STRING || option->type == PN_OPTION_STRING_LIST ||
+                   option->type == PN_OPTION_CUSTOM;
+    if (is_text && option->metavar)
+        snprintf(expected, sizeof expected, "%s", option->metavar);
     if (!next)
         return pn_config_fail(err, "option '%s' needs a value: %s", use->shown, expected);
     return pn_config_fail(err, "option '%s' needs a value: %s; what follows is the option '%s'",
@@ -97,7 +102,7 @@ static int fail_value(const struct use *use, const char *text, struct pn_config_
     char expected[PN__VALUE_TEXT_MAX];
     char quoted[QUOTED_MAX];
     pn__value_expectation(use->option, expected, sizeof expected);
-    return pn_config_fail(err, "option '%s': bad value '%s': %s is expected", use->shown,
+    return pn_config_fail(err, "option '%s': bad value '%s': expected %s", use->shown,
                           pn_config_quote(quoted, sizeof quoted, pn_str_of(text)), expected);
 }
 

@@ -52,6 +52,7 @@ struct nearest {
     struct pn_str typed;
     struct pn_str name;
     struct pn_str completed; /* the shortest name that begins with what was typed */
+    bool has_completion;     /* and that is an option: refusals come after these */
     unsigned distance;
 };
 
@@ -65,7 +66,8 @@ static void consider(struct nearest *nearest, struct pn_str name)
         nearest->name = name;
     }
     bool starts = nearest->typed.n >= PREFIX_MIN && pn_str_starts(name, nearest->typed);
-    if (starts && (nearest->completed.n == 0 || name.n < nearest->completed.n))
+    if (starts && !nearest->has_completion &&
+        (nearest->completed.n == 0 || name.n < nearest->completed.n))
         nearest->completed = name;
 }
 
@@ -102,6 +104,7 @@ struct pn_str pn__suggest_name(const struct pn_option_table *table, struct pn_st
         consider(&nearest, pn_str_of(option->name));
         consider_all(&nearest, option->aliases);
     }
+    nearest.has_completion = nearest.completed.n > 0;
     for (const struct pn_option_refusal *r = table->refusals; r && r->names; r++) {
         struct pn_str rest = pn_str_of(r->names);
         struct pn_str first;

@@ -250,11 +250,11 @@ void pn__value_expectation(const struct pn_option *option, char *out, size_t cap
         snprintf(out, cap, "a number from %s to %s", low, high);
         break;
     case PN_OPTION_DURATION:
-        snprintf(out, cap, "a time from %s to %s in %s, or with ms, s, m or h after it", low, high,
+        snprintf(out, cap, "a time from %s to %s in %s (or with ms, s, m or h after it)", low, high,
                  option->unit == PN_UNIT_MILLISECONDS ? "milliseconds" : "seconds");
         break;
     case PN_OPTION_SIZE:
-        snprintf(out, cap, "a size from %s to %s in bytes, or with k, m or g after it", low, high);
+        snprintf(out, cap, "a size from %s to %s in bytes (or with k, m or g after it)", low, high);
         break;
     case PN_OPTION_MODE:
         snprintf(out, cap, "an octal mode from %s to %s", low, high);
