@@ -629,6 +629,8 @@ class Server:
                 continue
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not self._members(), SETTLE_TIMEOUT_S)
 
 
 def read_to_end(sock: socket.socket, timeout_s: float) -> bytes:
