@@ -10,6 +10,8 @@ enum {
     PN_TURN_EVENTS_MAX = 256,        /* epoll events fetched at once */
     PN_TURN_CALLBACKS_MAX = 64,      /* asyncio callbacks a turn */
     PN_TURN_ACCEPTS_MAX = 64,        /* connections accepted a turn */
+    PN_TURN_RESUMED_MAX = 64,        /* cores resumed between two steps of the loop */
+    PN_TURN_TIMERS_MAX = 256,        /* due timers fired a turn; one may set itself again */
     PN_CONN_REQUESTS_PER_EVENT = 64, /* pipelined requests before others get their turn */
 };
 

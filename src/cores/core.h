@@ -44,8 +44,9 @@ enum pn_carrier {
 /* "Attached" means: holds the GIL with this core's thread state. Any function may be NULL. */
 struct pn_core_host {
     void *ctx;
-    /* A new core's state. Called attached, on the creating core (fibers) or detached on the new
-     * thread itself (threads). Returns 0 and *state, or negative errno (EAGAIN, ENOMEM). */
+    /* A new core's state. Called detached, on the new core itself, before it does anything else
+     * (pn_core_self() is CORE already, so pthread_self's answer is the core's own). Never called for home.
+     * Returns 0 and *state, or negative errno (EAGAIN, ENOMEM). */
     int (*state_new)(void *ctx, struct pn_core *core, void **state);
     /* Ends the state. Called on the core itself, attached; returns detached. */
     void (*state_end)(void *ctx, void *state);
@@ -57,10 +58,14 @@ struct pn_core_host {
     /* A fiber goes on after a switch, detached: CPython's thread-specific keys follow the state here
      * (findings-2, first correction). Called before the waiting call returns. */
     void (*resumed)(void *ctx, void *state);
-    /* Raises the server's own exception in the core at its next bytecode. Called detached, from the watchdog or
-     * the loop's owner. */
+    /* Raises the server's own exception in the core at its next bytecode. Called from the watchdog's
+     * thread, which has no state: it may block there for the GIL. */
     void (*raise)(void *ctx, void *state);
-    /* The watchdog found a stall: writes the Python stack of STATE to the log. Called detached. */
+    /* Takes back a raise that came too late, so that it does not hit the core's next request
+     * (SetAsyncExc with NULL). Called attached, on the core itself, inside. May be NULL. */
+    void (*unraise)(void *ctx, void *state);
+    /* The watchdog found a stall: writes the Python stack of STATE to the log. Called from the watchdog's
+     * thread. The core may go on meanwhile, STATE stays. */
     void (*stalled)(void *ctx, void *state, struct pn_core *core, int64_t for_ns);
 };
 
@@ -73,7 +78,8 @@ struct pn_cores_config {
     int64_t lease_ns;         /* inside the application before the watchdog acts */
     int64_t log_blocking_ns;  /* holds the loop longer: reported (fibers, inline); <= 0: never */
     unsigned run_slots; /* threads: cores that may be on their way back to CPython at once; 0: 2 */
-    const struct pn_core_host *host; /* borrowed, outlives the cores */
+    const struct pn_core_host *host; /* borrowed, outlives the cores; NULL: nothing to attach */
+    void *home_state; /* the host's state of the calling thread (home's); borrowed, never ended */
 };
 
 /* The calling thread becomes home (core 0), attached. Borrows LOOP and sets its sleep hooks. NULL
@@ -82,16 +88,21 @@ struct pn_cores *pn_cores_create(struct pn_loop *loop, const struct pn_cores_con
 
 /* Runs the loop until pn_loop_stop, on as many cores as needed; returns on home, which owns the loop
  * again, when no core is inside a request or the deadline given to pn_cores_stop has passed: 0, or -ETIMEDOUT
- * when cores are still busy (the caller must not finalise Python then). */
+ * when cores are still busy (the caller must not finalise Python then). pn_loop_stop while requests
+ * are under way starts no new ones and goes on stepping until they are over, so it may be called
+ * right after pn_cores_stop. -EAGAIN when the first carrier cannot be made. */
 int pn_cores_run(struct pn_cores *cores);
 
-/* Asks for the end, owner only: no new request starts; cores may finish until GRACE_NS from now, then each parked or
- * computing one gets host->raise and its wait is cut; HARD_NS after that run gives up. */
+/* Asks for the end, owner only: no new request starts (queued jobs are dropped); cores may finish until GRACE_NS from
+ * now, then each parked or computing one gets host->raise and its wait is cut; HARD_NS after that
+ * the loop is stopped and run gives up. Does not stop the loop before: the caller says
+ * pn_loop_stop when its connections are done. Negative spans: never. */
 void pn_cores_stop(struct pn_cores *cores, int64_t grace_ns, int64_t hard_ns);
 /* Cut at once what still runs (a second signal). */
 void pn_cores_stop_now(struct pn_cores *cores);
 
-/* After run: ends idle cores (their states, threads, stacks) and frees. */
+/* On home, attached, after run: ends idle cores (their states, threads, stacks) and frees. When run gave
+ * up (-ETIMEDOUT) it leaves everything as it is, since cores still use it. */
 void pn_cores_destroy(struct pn_cores *cores);
 
 enum pn_carrier pn_cores_carrier(const struct pn_cores *cores);
@@ -118,11 +129,14 @@ struct pn_core *pn_core_self(void);
 unsigned pn_core_number(const struct pn_core *core); /* 0 is home */
 struct pn_cores *pn_core_cores(struct pn_core *core);
 void *pn_core_state(const struct pn_core *core); /* the host's */
+/* host->attached for this core; false without such a function. Call it on the core itself. */
+bool pn_core_attached(const struct pn_core *core);
 /* What pthread_self() answers in this core: the OS thread's, but a fiber has its own. Any core. */
 uintptr_t pn_core_ident(const struct pn_core *core);
 /* A fiber's stack, lowest address first (false for the others): for pthread_getattr_np. */
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size);
-/* True when this core may touch the loop: runs it, or is on loan. */
+/* True when this core may touch the loop: runs it, or is on loan. With fibers and inline: the core that
+ * runs now, also inside the application. */
 bool pn_core_owns_loop(const struct pn_core *core);
 /* True when it is the runner and not a follower on loan. */
 bool pn_core_is_runner(const struct pn_core *core);
@@ -144,9 +158,9 @@ enum pn_admit {
     PN_ADMIT_QUEUED = 1, /* run or dropped comes later */
     PN_ADMIT_FULL = 2,   /* nothing was taken: answer 503 */
 };
-/* Owner only. */
+/* Owner only. A core on loan never gets RUN. */
 enum pn_admit pn_cores_admit(struct pn_cores *cores, struct pn_job *job);
-/* The request is over (exactly once for each counted one). Owner only. */
+/* The request is over (exactly once for each counted one). Owner only, on the core that carried it. */
 void pn_cores_done(struct pn_cores *cores);
 /* Takes a queued job off (the client has gone). */
 void pn_cores_withdraw(struct pn_cores *cores, struct pn_job *job);
@@ -176,13 +190,15 @@ void pn_core_on_overtaken(struct pn_core *core, void (*fn)(void *arg), void *arg
 enum pn_wait {
     PN_WAIT_READY = 0,
     PN_WAIT_TIMEOUT = 1,
-    PN_WAIT_CUT = 2,         /* the core is to end: the call that waits returns as finished */
+    PN_WAIT_CUT = 2,         /* the core is to end: the call that waits returns as finished. One
+                              * wait a cut; a request that goes on is cut again after a second */
     PN_WAIT_INTERRUPTED = 3, /* a signal (threads, inline): EINTR to the caller */
 };
 
 /* Until EVENTS (EPOLLIN, EPOLLOUT, EPOLLPRI) hold on FD; HUP and ERR always count. A file that epoll
  * refuses is ready. PN_WAIT_READY may be stale: look again. Negative errno: -EBADF. */
 int pn_core_wait_fd(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns);
+/* PN_WAIT_TIMEOUT when the time has come. */
 int pn_core_sleep_until(struct pn_core *core, int64_t deadline_ns);
 /* Lets the others run once; comes back in the next turn. */
 void pn_core_yield(struct pn_core *core);
@@ -195,13 +211,15 @@ int pn_core_park(struct pn_core *core, uint32_t wait_number, int64_t deadline_ns
 void pn_core_unpark(struct pn_core *core, uint32_t wait_number);
 
 /* Threads: brackets a call that really blocks (the very same libc call). begin offers the baton and gives the run slot
- * back; end waits for a slot (bounded). FD >= 0: polls it and the loop together first, and returns
+ * back; end waits for a slot (bounded). FD >= 0: polls it and the loop together first (for a lease at most, since
+ * the call's own time-out is not known here), and returns
  * false when FD got ready before anything else happened: nothing was offered then, end must not be called. In the other
- * carriers: does nothing, true for inline. */
+ * carriers: true, and the thread blocks. */
 bool pn_core_block_begin(struct pn_core *core, int fd, uint32_t events);
 void pn_core_block_end(struct pn_core *core);
 
-/* Cuts CORE's wait and raises in it; owner or watchdog. */
+/* Raises in CORE and cuts the wait it is in, if any: done by the watchdog, soon. Owner, or any thread that knows that
+ * the core carries a request. No effect on one that does not. */
 void pn_core_cut(struct pn_core *core);
 /* True from the cut until the core's request ends. */
 bool pn_core_is_cut(const struct pn_core *core);
@@ -223,8 +241,6 @@ struct pn_cores_stats {
 void pn_cores_stats(const struct pn_cores *cores, struct pn_cores_stats *out);
 
 /* Child of a fork (pthread_atfork): pn_core_self is NULL from now on, nothing waits in cores, the
- * watchdog is gone. True when the forking thread was inside a request: returning from it must end in
- * _exit. */
+ * watchdog is gone. True when the forking thread was a core inside pn_cores_run: returning from the application
+ * must end in _exit; pn_core_leave_app does so (status 70) where nobody did before. */
 bool pn_cores_after_fork_child(struct pn_cores *cores);
-
-/* fork() in a core: pn_cores_run must not go on in the child. */
