@@ -82,8 +82,13 @@ int64_t pn_loop_update_now(struct pn_loop *loop);
 
 /* The poller, for poll(2) beside an fd of a core's own (poller->fd). Borrowed. */
 struct pn_poller *pn_loop_poller(struct pn_loop *loop);
+/* Brackets such a poll(2). begin: false when the loop has something to do, then the caller must not wait for it;
+ * else *DEADLINE_NS is the loop's next (or PN_NEVER_NS), and until end a message, a stop, a task or an earlier timer
+ * wakes the poller, which makes its fd readable. */
+bool pn_loop_sleep_begin(struct pn_loop *loop, int64_t *deadline_ns);
+void pn_loop_sleep_end(struct pn_loop *loop);
 
-/* True when a turn has something to do before it would sleep. */
+/* True when a turn has something to do before it would sleep. Owner only. */
 bool pn_loop_has_work(const struct pn_loop *loop);
 
 /* Work of a phase that other rooms bring: HOME (gateway: asyncio) and ACCEPT (net). step does one
@@ -125,7 +130,8 @@ void pn_loop_after_fork_child(struct pn_loop *loop);
  * With EPOLLET in EVENTS the watch stays until removed and ready is called once an edge (connections:
  * register once with EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, never modify). With EPOLLONESHOT it is
  * taken off before ready is called, level-triggered (a core's wait). Neither: level-triggered and
- * stays (listeners, asyncio's add_reader). A wake-up may be stale: a waiter checks its fd itself. */
+ * stays (listeners, asyncio's add_reader; EPOLLEXCLUSIVE may be added). A wake-up may be stale: a
+ * waiter checks its fd itself. A level-triggered watch must be removed before its fd is closed. */
 struct pn_watch {
     struct pn_list node;
     int fd; /* -1: not watched */
@@ -148,8 +154,9 @@ static inline void pn_watch_init(struct pn_watch *w, void (*ready)(struct pn_wat
 int pn_watch_add(struct pn_loop *loop, struct pn_watch *watch, int fd, uint32_t events);
 /* Harmless when not watched. The fd may be closed right after. */
 void pn_watch_remove(struct pn_loop *loop, struct pn_watch *watch);
-/* The fd is about to be closed, or replaced by dup2: its waiters are woken with PN_WATCH_CLOSED and
- * taken off, later events of the old registration are dropped. */
+/* The fd is about to be closed, or replaced by dup2: its waiters are taken off now and called with
+ * PN_WATCH_CLOSED in the RESUMED phase (not from inside this call); later events of the old registration are
+ * dropped. Cheap for an fd that was never watched. */
 void pn_loop_fd_closed(struct pn_loop *loop, int fd);
 
 /* --- Time ------------------------------------------------------------------------------------- */
@@ -178,8 +185,8 @@ void pn_timer_cancel(struct pn_loop *loop, struct pn_timer *timer);
 /* The earliest deadline of all, PN_NEVER_NS without one. */
 int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop);
 
-/* Time-outs of many objects with one span (a connection state's): a FIFO list a class, re-armed
- * lazily. Starting one that runs only writes its new deadline. */
+/* Time-outs of many objects with one span (a connection state's): a FIFO list a class, and one timer for it that is
+ * moved lazily. Starting one, also one that runs, puts it at the list's end: a dozen instructions, no heap. */
 struct pn_timeout {
     struct pn_list node;
     int64_t deadline_ns;
