@@ -20,6 +20,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -285,6 +286,11 @@ int main(int argc, char **argv)
     if (!load.conns || load.epoll_fd < 0) {
         perror("load");
         return 2;
+    }
+    struct rlimit files = {0};
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files); /* too few show as errors of connect */
     }
     double start_s = now_s();
     bool whole = run(&load, start_s + (double)timeout_s);

@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import BUILD, PEERS, ROOT, ROWS, Row
+from servers import BUILD, PEERS, ROOT, ROWS, Row, missing
 
 LOAD = BUILD / "load"
 OUT = ROOT / "bench" / "out"
@@ -322,21 +322,6 @@ def measure(row: Row, sizes: Sizes, instructions: bool) -> dict[str, object]:
     if errors:
         figures["errors"] = errors
     return figures
-
-
-def missing(row: Row) -> str:
-    """Why a row can't be measured here; empty when it can."""
-    if not row.needs.exists():
-        return f"{row.needs.name} is not there"
-    if row.module:
-        done = subprocess.run(
-            [row.needs.parent / "python", "-c", f"import {row.module}"],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            return f"{row.module} did not install"
-    return ""
 
 
 # --- Report -----------------------------------------------------------------------------------

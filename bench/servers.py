@@ -7,6 +7,7 @@ without an access log, and listens on 127.0.0.1 (the two example programs: as th
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,3 +164,18 @@ ROWS = (
     _pair("uwsgi, blocking", "blocking", str(PEERS / "uwsgi")),
     _pair("uwsgi, delayed", "delayed", str(PEERS / "uwsgi")),
 )
+
+
+def missing(row: Row) -> str:
+    """Why a row can't be measured here; empty when it can."""
+    if not row.needs.exists():
+        return f"{row.needs.name} is not there"
+    if row.module:
+        done = subprocess.run(
+            [row.needs.parent / "python", "-c", f"import {row.module}"],
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            return f"{row.module} did not install"
+    return ""
