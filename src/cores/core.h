@@ -135,8 +135,9 @@ bool pn_core_attached(const struct pn_core *core);
 uintptr_t pn_core_ident(const struct pn_core *core);
 /* A fiber's stack, lowest address first (false for the others): for pthread_getattr_np. */
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size);
-/* True when this core may touch the loop: runs it, or is on loan. With fibers and inline: the core that
- * runs now, also inside the application. */
+/* True when this core runs server code and may touch the loop: as the runner, or on loan. False inside the application
+ * in every carrier: that is how redirected calls tell the two apart. (With fibers and inline a core
+ * inside may touch the loop all the same, since nobody else runs.) */
 bool pn_core_owns_loop(const struct pn_core *core);
 /* True when it is the runner and not a follower on loan. */
 bool pn_core_is_runner(const struct pn_core *core);
