@@ -205,6 +205,16 @@ void pn_log_flush(struct pn_log *log)
     pthread_mutex_unlock(&log->lock);
 }
 
+void pn_log_flush_last(struct pn_log *log)
+{
+    if (!log)
+        log = default_log;
+    if (!log || pthread_mutex_trylock(&log->lock) != 0)
+        return;
+    flush_locked(log);
+    pthread_mutex_unlock(&log->lock);
+}
+
 void pn_log_after_fork_child(struct pn_log *log)
 {
     if (!log)

@@ -39,6 +39,9 @@ void pn_log_raw(struct pn_log *log, const char *lines, size_t len);
 /* Writes what is pending. Loops over partial writes; what a full disk refuses is counted and said
  * with the next line that can be written. */
 void pn_log_flush(struct pn_log *log);
+/* The same right before _exit, also from a signal handler: when somebody else holds the lock it does
+ * nothing, for nobody may be left to give it back. */
+void pn_log_flush_last(struct pn_log *log);
 /* After reopening (dup2 onto fd) nothing needs to be done; after fork the child calls this. */
 void pn_log_after_fork_child(struct pn_log *log);
 
