@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import re
 import shlex
 import signal
@@ -61,12 +62,21 @@ def server_command() -> list[str]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on just now."""
+    """A port that nobody listens on just now.
+
+    Below the ports that the kernel gives to outgoing connections, and from a range of its own for
+    each of pytest-xdist's processes: nobody else takes it before the server does.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, 0))
-        return sock.getsockname()[1]
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    first = 10_000 + (worker % 10) * 2_000
+    for _ in range(100):
+        port = random.randrange(first, first + 2_000)
+        with contextlib.suppress(OSError), socket.socket(family) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            return port
+    raise AssertionError(f"no free port on {host}")
 
 
 def wait_until(true: Callable[[], object], timeout_s: float, what: str = "") -> None:
