@@ -133,6 +133,8 @@ void *pn_core_state(const struct pn_core *core); /* the host's */
 bool pn_core_attached(const struct pn_core *core);
 /* What pthread_self() answers in this core: the OS thread's, but a fiber has its own. Any core. */
 uintptr_t pn_core_ident(const struct pn_core *core);
+/* The fiber that has this ident, or NULL (an OS thread's, or nobody's). Any thread. */
+struct pn_core *pn_cores_by_ident(struct pn_cores *cores, uintptr_t ident);
 /* A fiber's stack, lowest address first (false for the others): for pthread_getattr_np. */
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size);
 /* True when this core runs server code and may touch the loop: as the runner, or on loan. False inside the application
@@ -208,6 +210,8 @@ void pn_core_yield(struct pn_core *core);
  * to wait still holds, park. A wake for a number that is over is dropped, so that waker and waiter need no lock. */
 uint32_t pn_core_wait_begin(struct pn_core *core);
 int pn_core_park(struct pn_core *core, uint32_t wait_number, int64_t deadline_ns);
+/* A wait found by itself, at a re-check, what nobody woke it for: a figure (rechecks_needed). */
+void pn_core_count_recheck(struct pn_core *core);
 /* Any thread, any core. CORE may be busy, idle or reused, but not freed: cores live as long as pn_cores. */
 void pn_core_unpark(struct pn_core *core, uint32_t wait_number);
 
