@@ -179,11 +179,8 @@ static bool phase_step(struct pn_loop *loop)
     PN_WRONG("a turn has no other phase");
 }
 
-enum pn_step pn_loop_step(struct pn_loop *loop)
+static __attribute__((noinline)) void turn_step(struct pn_loop *loop)
 {
-    PN_CHECK_MAGIC(loop, PN__LOOP_MAGIC);
-    if (pn_unlikely(atomic_load_explicit(&loop->stopping, memory_order_acquire)))
-        return PN_STEP_STOPPED;
     while (!phase_step(loop)) {
         loop->phase_done = 0;
         if (loop->phase != PN__TURN_SLEEP) {
@@ -192,8 +189,19 @@ enum pn_step pn_loop_step(struct pn_loop *loop)
         }
         end_turn(loop);
         loop->phase = PN__TURN_RESUMED;
-        return PN_STEP_AGAIN;
+        return;
     }
+}
+
+enum pn_step pn_loop_step(struct pn_loop *loop)
+{
+    PN_CHECK_MAGIC(loop, PN__LOOP_MAGIC);
+    if (pn_unlikely(atomic_load_explicit(&loop->stopping, memory_order_acquire)))
+        return PN_STEP_STOPPED;
+    /* Nearly every step is an event's: it is asked for first. */
+    if (pn_likely(loop->phase == PN__TURN_EVENTS) && pn__watch_step(loop))
+        return PN_STEP_AGAIN;
+    turn_step(loop);
     return PN_STEP_AGAIN;
 }
 

@@ -256,33 +256,44 @@ static bool ask_ring(struct pn_loop *loop, struct pn__fd *e, int fd, uint32_t re
     PN_WRONG("an event was begun whose watches had gone");
 }
 
-bool pn__watch_step(struct pn_loop *loop)
+/* Everything but the usual case: stale events, one-shots, shared descriptors. */
+static __attribute__((noinline)) bool watch_step_slow(struct pn_loop *loop)
 {
     while (loop->event_pos < loop->event_count) {
         const struct epoll_event *ev = &loop->events[loop->event_pos];
         uint64_t token = ev->data.u64;
         size_t fd = (uint32_t)token;
-        struct pn__fd *e = &loop->fds[fd];
         PN_ASSERT(fd < loop->fd_count);
-        if (pn_unlikely(e->generation != (uint32_t)(token >> 32) || !e->first)) {
+        struct pn__fd *e = &loop->fds[fd];
+        if (e->generation != (uint32_t)(token >> 32) || !e->first) {
             loop->stats.stale_events++;
             next_event(loop);
             continue;
         }
-        if (e->kernel_events & EPOLLONESHOT && loop->event_left == 0)
+        if ((e->kernel_events & EPOLLONESHOT) && loop->event_left == 0)
             e->armed = false;
-        uint32_t revents = ev->events;
-        struct pn_watch *w = e->first;
-        if (pn_likely(e->waiters == 1 && loop->event_left == 0)) {
-            uint32_t hit = revents & (w->events | ALWAYS);
-            if (pn_likely(hit && !(w->events & EPOLLONESHOT))) {
-                loop->event_pos++;
-                w->ready(w, hit);
-                return true;
-            }
-        }
-        if (ask_ring(loop, e, (int)fd, revents))
+        if (ask_ring(loop, e, (int)fd, ev->events))
             return true;
     }
     return false;
+}
+
+bool pn__watch_step(struct pn_loop *loop)
+{
+    if (loop->event_pos >= loop->event_count)
+        return false;
+    const struct epoll_event *ev = &loop->events[loop->event_pos];
+    uint64_t token = ev->data.u64;
+    const struct pn__fd *e = &loop->fds[(uint32_t)token];
+    if (pn_likely(e->generation == (uint32_t)(token >> 32) && e->waiters == 1 &&
+                  loop->event_left == 0)) {
+        struct pn_watch *w = e->first;
+        uint32_t hit = ev->events & (w->events | ALWAYS);
+        if (pn_likely(hit && !(w->events & EPOLLONESHOT))) {
+            loop->event_pos++;
+            w->ready(w, hit);
+            return true;
+        }
+    }
+    return watch_step_slow(loop);
 }
