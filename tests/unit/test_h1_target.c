@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Percent escapes and the split of hosts. Which hosts are valid is in test_h1_parse.c, through Host. */
+#include "http/h1_target.h"
+
+#include <errno.h>
+
+#include "h1_guard.h"
+#include "test_base.h"
+
+static void escapes_are_decoded(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"", ""},
+        {"/", "/"},
+        {"/a%20b", "/a b"},
+        {"/%41%42", "/AB"},
+        {"/%2f%2F", "///"},
+        {"%25", "%"},
+        {"/%c3%bC", "/\xc3\xbc"},
+        {"/a+b", "/a+b"},
+        {"%ff%01", "\xff\x01"},
+        {"/%2541", "/%41"},
+        {"/..%5c", "/..\\"},
+    };
+    char out[64];
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(cases); i++) {
+        size_t n = strlen(cases[i].in), want = strlen(cases[i].out);
+        const char *in = guard_copy(cases[i].in, n);
+        assert_int_equal(pn_h1_target_decode(in, n, out), want);
+        assert_memory_equal(out, cases[i].out, want);
+        /* In place too. */
+        char *same = guard_end(n);
+        assert_int_equal(pn_h1_target_decode(same, n, same), want);
+        assert_memory_equal(same, cases[i].out, want);
+    }
+}
+
+static void bad_escapes_are_refused(void **state)
+{
+    static const char *const cases[] = {"%",   "/%",   "/%4",    "/%4g", "/%g4",
+                                        "/%%", "/%00", "/a%00b", "% 1"};
+    char out[64];
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(cases); i++) {
+        size_t n = strlen(cases[i]);
+        assert_int_equal(pn_h1_target_decode(guard_copy(cases[i], n), n, out), -EINVAL);
+    }
+}
+
+static void every_escape(void **state)
+{
+    static const char lower[] = "0123456789abcdef", upper[] = "0123456789ABCDEF";
+    (void)state;
+    for (unsigned c = 1; c < 256; c++) {
+        char in[3] = {'%', lower[c >> 4], upper[c & 15]}, out[3];
+        assert_int_equal(pn_h1_target_decode(in, 3, out), 1);
+        assert_int_equal((unsigned char)out[0], c);
+    }
+}
+
+static void hosts_are_split(void **state)
+{
+    static const struct {
+        const char *host, *name;
+        int port;
+    } cases[] = {
+        {"a", "a", -1},
+        {"a:80", "a", 80},
+        {"a:", "a", -1},
+        {"", "", -1},
+        {"[::1]", "[::1]", -1},
+        {"[::1]:8", "[::1]", 8},
+        {"1.2.3.4", "1.2.3.4", -1},
+        {"h1", "h1", -1},
+        {"1:65535", "1", 65535},
+        {"123", "123", -1},
+    };
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(cases); i++) {
+        struct pn_str name, host = pn_str_of(cases[i].host);
+        int port;
+        assert_true(pn_h1_host_valid(host));
+        pn_h1_host_split(host, &name, &port);
+        assert_true(pn_str_eq(name, pn_str_of(cases[i].name)));
+        assert_int_equal(port, cases[i].port);
+    }
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(escapes_are_decoded),
+        cmocka_unit_test(bad_escapes_are_refused),
+        cmocka_unit_test(every_escape),
+        cmocka_unit_test(hosts_are_split),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
