@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The extension pelton._pelton: main(argv), which is the whole server, and its version. */
+#include "main/module.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "main/module_app.h"
+
+static struct pn__module *state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+/* "CPython 3.11.2". */
+static void python_version(char *out, size_t size)
+{
+    const char *version = Py_GetVersion();
+    snprintf(out, size, "CPython %.*s", (int)strcspn(version, " "), version);
+}
+
+/* From the command line to an exit status. */
+static int run(struct pn__module *module, int argc, char *const *argv)
+{
+    struct pn__start start;
+    char python[32];
+    int status = PN_EXIT_OK;
+    python_version(python, sizeof python);
+    if (pn__start_read(&start, argc, argv, python, &status) == PN__NEXT_GO_ON) {
+        if (pn__app_check_home(&start) < 0)
+            status = PN_EXIT_CONFIG;
+        else if (pn__start_open(&start, &status) == PN__NEXT_GO_ON) {
+            if (pn_logstream_install(&module->streams, start.out, start.log) == 0)
+                status = pn__serve(module, &start);
+            else
+                status = -1; /* an exception is set */
+            pn_logstream_detach(&module->streams);
+        }
+    }
+    pn__start_close(&start);
+    return status;
+}
+
+/* ARGUMENTS is a sequence of str: as the operating system gave them, undecodable bytes included. */
+static PyObject *module_main(PyObject *self, PyObject *arguments)
+{
+    PyObject *list = PySequence_List(arguments);
+    if (!list)
+        return NULL;
+    Py_ssize_t argc = PyList_GET_SIZE(list);
+    char **argv = pn_xcalloc((size_t)argc + 1, sizeof *argv);
+    Py_ssize_t i;
+    for (i = 0; i < argc; i++) {
+        PyObject *bytes = NULL;
+        if (!PyUnicode_FSConverter(PyList_GET_ITEM(list, i), &bytes))
+            break;
+        argv[i] = pn_xstrdup(PyBytes_AS_STRING(bytes));
+        Py_DECREF(bytes);
+    }
+    Py_DECREF(list);
+    int status = i == argc ? run(state_of(self), (int)argc, argv) : -1;
+    for (i = 0; i < argc; i++)
+        free(argv[i]);
+    free(argv);
+    return status < 0 ? NULL : PyLong_FromLong(status);
+}
+
+PyDoc_STRVAR(main_doc, "main(argv, /)\n--\n\n"
+                       "Run the server with these arguments (without the program's name) until it "
+                       "is told to stop;\nreturn the exit status.");
+
+static PyMethodDef methods[] = {
+    {"main", module_main, METH_O, main_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int module_exec(PyObject *self)
+{
+    struct pn__module *module = state_of(self);
+    if (pn_logstream_init(self, &module->streams) < 0)
+        return -1;
+    return PyModule_AddStringConstant(self, "version", PELTON_VERSION);
+}
+
+static int module_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    return pn_logstream_traverse(&state_of(self)->streams, visit, arg);
+}
+
+static int module_clear(PyObject *self)
+{
+    pn_logstream_clear(&state_of(self)->streams);
+    return 0;
+}
+
+static void module_free(void *self)
+{
+    (void)module_clear(self);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,         .m_name = "pelton._pelton",
+    .m_doc = "Pelton's server.",   .m_size = sizeof(struct pn__module),
+    .m_methods = methods,          .m_slots = slots,
+    .m_traverse = module_traverse, .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__pelton(void);
+PyMODINIT_FUNC PyInit__pelton(void)
+{
+    return PyModuleDef_Init(&definition);
+}
