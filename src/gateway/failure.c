@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What goes wrong in the application: its traceback in the log, in one piece; and the end of a forked
+ * child that came back into the server. */
+#include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+enum { TARGET_MAX = 512, ONE_LINE_MAX = 7 * 1024 };
+
+/* The text of EXC as traceback prints it: new bytes, or NULL without an exception. */
+static PyObject *format_exception(PyObject *exc)
+{
+    PyObject *module = PyImport_ImportModule("traceback");
+    PyObject *lines = module ? PyObject_CallMethod(module, "format_exception", "O", exc) : NULL;
+    PyObject *empty = lines ? PyUnicode_FromString("") : NULL;
+    PyObject *text = empty ? PyUnicode_Join(empty, lines) : NULL;
+    PyObject *bytes = text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(lines);
+    Py_XDECREF(empty);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    return bytes;
+}
+
+/* "GET /path" of a request, safe for a log. Inside; takes the loop for a moment. */
+static size_t describe(struct pn__request *r, char *out, size_t size)
+{
+    size_t n;
+    pn_core_leave_app(r->core);
+    struct pn_str method = pn_exchange_text(r->x, r->x->method);
+    n = pn_log_escape(out, 32, method);
+    out[n++] = ' ';
+    n += pn_log_escape(out + n, size - n, pn_exchange_text(r->x, r->x->target));
+    pn_core_enter_app(r->core);
+    return n;
+}
+
+/* Control characters of a message must not reach a terminal; line ends and tabs are layout. */
+static void defuse(char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (((unsigned char)p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
+            p[i] = '?';
+}
+
+void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)
+{
+    char target[TARGET_MAX + 64];
+    size_t target_len = 0;
+    PyObject *exc = pn_pycompat_take_exception();
+    if (!exc)
+        return;
+    if (r && r->core == pn_core_self())
+        target_len = describe(r, target, TARGET_MAX);
+    PyObject *bytes = format_exception(exc);
+    char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
+    size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
+    if (!text) {
+        pn_log_error(gw->log, "%.*s: %s: %s (no memory for its traceback)", (int)target_len, target,
+                     what, Py_TYPE(exc)->tp_name);
+    } else {
+        defuse(text, n); /* nobody else has seen these bytes */
+        if (n && text[n - 1] == '\n')
+            n--;
+        if (n < ONE_LINE_MAX) {
+            pn_log_error(gw->log, "%.*s: %s\n%.*s", (int)target_len, target, what, (int)n, text);
+        } else {
+            pn_log_error(gw->log, "%.*s: %s", (int)target_len, target, what);
+            pn_log_raw(gw->log, text, (size_t)PyBytes_GET_SIZE(bytes));
+            pn_log_flush(gw->log);
+        }
+    }
+    Py_XDECREF(bytes);
+    Py_DECREF(exc);
+    PyErr_Clear();
+}
+
+static void flush_stream(const char *name)
+{
+    PyObject *stream = PySys_GetObject(name); /* borrowed */
+    PyObject *done =
+        stream && stream != Py_None ? PyObject_CallMethod(stream, "flush", NULL) : NULL;
+    Py_XDECREF(done);
+    PyErr_Clear();
+}
+
+/* What sys.exit meant: its number, 0 for None, 1 for anything else. */
+static int exit_code(void)
+{
+    PyObject *exc = pn_pycompat_take_exception();
+    PyObject *code = exc ? PyObject_GetAttrString(exc, "code") : NULL;
+    int status = 1;
+    if (code == Py_None)
+        status = 0;
+    else if (code && PyLong_Check(code))
+        status = (int)(PyLong_AsLong(code) & 0xff);
+    Py_XDECREF(code);
+    Py_XDECREF(exc);
+    PyErr_Clear();
+    return status;
+}
+
+void pn__leave_child(void)
+{
+    int status = EX_SOFTWARE;
+    if (PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        status = exit_code();
+    } else if (PyErr_Occurred()) {
+        PyErr_PrintEx(0);
+        status = 1;
+    } else {
+        PySys_WriteStderr("pelton: a forked child (pid %d) returned from the application: it ends "
+                          "here, the server is its parent\n",
+                          (int)getpid());
+    }
+    flush_stream("stdout");
+    flush_stream("stderr");
+    _exit(status);
+}

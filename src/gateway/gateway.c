@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gateway's own life: made before the application is imported, started in each worker, stopped
+ * when the cores have come home. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "gateway/internal.h"
+
+static int make_exceptions(struct pn_gateway *gw)
+{
+    gw->client_disconnected = PyErr_NewExceptionWithDoc(
+        "pelton.ClientDisconnected",
+        "The client of this request has gone, was too slow, or sent a body that is not whole.",
+        PyExc_ConnectionError, NULL);
+    /* Not an Exception: "except Exception" must not keep a server from stopping. */
+    gw->request_cut = PyErr_NewExceptionWithDoc(
+        "pelton.RequestCut", "The server ends this request, because it stops or its time is over.",
+        PyExc_BaseException, NULL);
+    return gw->client_disconnected && gw->request_cut ? 0 : -1;
+}
+
+static void say(char *err, size_t err_size, const char *what)
+{
+    PyObject *exc = pn_pycompat_take_exception();
+    PyObject *text = exc ? PyObject_Str(exc) : NULL;
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    snprintf(err, err_size, "%s: %s", what, utf8 ? utf8 : "unknown error");
+    Py_XDECREF(text);
+    Py_XDECREF(exc);
+    PyErr_Clear();
+}
+
+struct pn_gateway *pn_gateway_create(const struct pn_gateway_config *config, char *err,
+                                     size_t err_size)
+{
+    PN_BUG_ON(config->server_count == 0);
+    if (pn_pycompat_selftest(config->carrier, err, err_size) < 0)
+        return NULL;
+    struct pn_gateway *gw = pn_xcalloc(1, sizeof *gw);
+    gw->magic = PN__GATEWAY_MAGIC;
+    gw->handler = (struct pn_handler){.start = pn__wsgi_start, .peer_gone = pn__peer_gone};
+    gw->carrier = config->carrier;
+    gw->cores_count = config->cores;
+    gw->processes = config->processes;
+    gw->body_timeout_ns = config->body_timeout_ns;
+    gw->write_timeout_ns = config->write_timeout_ns;
+    gw->is_trusted = config->is_trusted;
+    gw->trust_ctx = config->trust_ctx;
+    gw->log = config->log;
+    pn_pool_init(&gw->requests, sizeof(struct pn__request), PN__REQUESTS_KEEP);
+    pn_bytes_init(&gw->errors_line);
+    pn__host_init(gw);
+    if (make_exceptions(gw) < 0 || pn__names_init(gw) < 0 || pn__start_response_init(gw) < 0 ||
+        pn__input_init(gw) < 0 || pn__errors_init(gw) < 0 || pn__file_wrapper_init(gw) < 0 ||
+        pn__environ_init(gw, config) < 0 || pn__uwsgi_init(gw, config) < 0) {
+        say(err, err_size, "the gateway could not be made");
+        pn_gateway_destroy(gw);
+        return NULL;
+    }
+    return gw;
+}
+
+int pn_gateway_set_app(struct pn_gateway *gw, struct _object *app)
+{
+    PN_CHECK_MAGIC(gw, PN__GATEWAY_MAGIC);
+    Py_XSETREF(gw->app, app);
+    Py_XSETREF(gw->base_context, PyContext_CopyCurrent());
+    if (!gw->base_context) {
+        PyErr_Clear();
+        return -ENOMEM;
+    }
+    return PyCallable_Check(app) ? 0 : -EINVAL;
+}
+
+const struct pn_core_host *pn_gateway_host(struct pn_gateway *gw)
+{
+    return &gw->host;
+}
+
+int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned worker_id,
+                     pid_t master_pid)
+{
+    PN_CHECK_MAGIC(gw, PN__GATEWAY_MAGIC);
+    PN_BUG_ON(!gw->app || pn_cores_carrier(cores) != gw->carrier);
+    gw->cores = cores;
+    gw->worker_id = worker_id;
+    gw->master_pid = master_pid;
+    gw->home_state.ts = PyThreadState_Get();
+    /* Here and not in create: thread states of others do not outlive a fork. */
+    gw->watch_state = pn_pycompat_state_new(0, NULL, 0);
+    if (!gw->watch_state)
+        return -ENOMEM;
+    pn__uwsgi_started(gw);
+    return 0;
+}
+
+struct pn_handler *pn_gateway_handler(struct pn_gateway *gw)
+{
+    return &gw->handler;
+}
+
+uint64_t pn_gateway_requests(const struct pn_gateway *gw)
+{
+    return __atomic_load_n(&gw->requests_total, __ATOMIC_RELAXED);
+}
+
+struct _object *pn_gateway_client_disconnected(struct pn_gateway *gw)
+{
+    return gw->client_disconnected;
+}
+
+struct _object *pn_gateway_request_cut(struct pn_gateway *gw)
+{
+    return gw->request_cut;
+}
+
+void pn_gateway_stop(struct pn_gateway *gw)
+{
+    PN_CHECK_MAGIC(gw, PN__GATEWAY_MAGIC);
+    if (gw->stopped)
+        return;
+    gw->stopped = true;
+    pn__uwsgi_fini(gw);
+    pn__errors_finish(gw, &gw->errors_line);
+    pn__peers_free_dropped(gw);
+    while (gw->free_start_response_count)
+        Py_DECREF(gw->free_start_response[--gw->free_start_response_count]);
+    while (gw->free_input_count)
+        Py_DECREF(gw->free_input[--gw->free_input_count]);
+    Py_CLEAR(gw->app);
+    Py_CLEAR(gw->base_context);
+}
+
+void pn_gateway_destroy(struct pn_gateway *gw)
+{
+    if (!gw)
+        return;
+    pn_gateway_stop(gw);
+    pn__host_fini(gw);
+    pn__environ_fini(gw);
+    pn__names_fini(gw);
+    Py_CLEAR(gw->no_input);
+    Py_CLEAR(gw->errors);
+    Py_CLEAR(gw->client_disconnected);
+    Py_CLEAR(gw->request_cut);
+    Py_CLEAR(gw->types.start_response);
+    Py_CLEAR(gw->types.writer);
+    Py_CLEAR(gw->types.input);
+    Py_CLEAR(gw->types.errors);
+    Py_CLEAR(gw->types.file_wrapper);
+    pn_pool_drain(&gw->requests);
+    gw->magic = 0;
+    free(gw);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* struct pn_core_host for Python: each core has a thread state of its own. Home (core 0) keeps the
+ * one that the interpreter's main thread has. */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "gateway/internal.h"
+
+enum { STACK_TEXT_MAX = 6 * 1024 };
+
+static struct pn__state *state_of(struct pn_gateway *gw, void *state)
+{
+    return state ? state : &gw->home_state;
+}
+
+static int state_new(void *ctx, struct pn_core *core, void **out)
+{
+    struct pn_gateway *gw = ctx;
+    if (pn_core_number(core) == 0) {
+        gw->home_state.ts = PyThreadState_Get();
+        *out = &gw->home_state;
+        return 0;
+    }
+    struct pn__state *s = pn_try_malloc(sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    void *stack = NULL;
+    size_t stack_size = 0;
+    bool own = pn_core_stack(core, &stack, &stack_size);
+    *s = (struct pn__state){.gw = gw};
+    s->ts = pn_pycompat_state_new(pn_core_ident(core), own ? stack : NULL, own ? stack_size : 0);
+    if (!s->ts) {
+        free(s);
+        return -ENOMEM;
+    }
+    *out = s;
+    return 0;
+}
+
+static void state_end(void *ctx, void *state)
+{
+    struct pn_gateway *gw = ctx;
+    struct pn__state *s = state_of(gw, state);
+    if (s == &gw->home_state) {
+        PyEval_SaveThread(); /* the interpreter's own; main attaches it again */
+        return;
+    }
+    pn_pycompat_state_end(s->ts);
+    free(s);
+}
+
+static void attach(void *ctx, void *state)
+{
+    PyEval_RestoreThread(state_of(ctx, state)->ts);
+}
+
+static void detach(void *ctx, void *state)
+{
+    struct pn__state *s = state_of(ctx, state);
+    PyThreadState *ts = PyEval_SaveThread();
+    PN_BUG_ON(ts != s->ts);
+}
+
+static bool attached(void *ctx, void *state)
+{
+    PyThreadState *ts = pn_pycompat_current();
+    return ts && ts == state_of(ctx, state)->ts;
+}
+
+static void resumed(void *ctx, void *state)
+{
+    pn_pycompat_state_resumed(state_of(ctx, state)->ts);
+}
+
+/* A visitor: takes the GIL with a state that is nobody's. The calling thread may be a core, whose own
+ * state PyGILState must find again afterwards. */
+static void visit_end(struct pn_gateway *gw)
+{
+    struct pn_core *core = pn_core_self();
+    PyEval_SaveThread();
+    if (core)
+        pn_pycompat_state_resumed(state_of(gw, pn_core_state(core))->ts);
+}
+
+static void raise_in(void *ctx, void *state)
+{
+    struct pn_gateway *gw = ctx;
+    struct pn__state *s = state_of(gw, state);
+    pthread_mutex_lock(&gw->watch_lock);
+    PyEval_RestoreThread(gw->watch_state);
+    pn_pycompat_raise_in(s->ts, gw->request_cut);
+    visit_end(gw);
+    pthread_mutex_unlock(&gw->watch_lock);
+}
+
+static void stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns)
+{
+    struct pn_gateway *gw = ctx;
+    struct pn__state *s = state_of(gw, state);
+    char text[STACK_TEXT_MAX];
+    ssize_t n = 0;
+    int ends[2];
+    if (pipe(ends) == 0) {
+        /* A pipe holds 64 kB, a dump is 100 frames at most: it cannot block. */
+        pthread_mutex_lock(&gw->watch_lock);
+        pn_pycompat_dump_stack(s->ts, gw->watch_state, ends[1]);
+        pthread_mutex_unlock(&gw->watch_lock);
+        close(ends[1]);
+        n = read(ends[0], text, sizeof text);
+        close(ends[0]);
+    }
+    while (n > 0 && text[n - 1] == '\n')
+        n--;
+    pn_log_warning(gw->log, "core %u has kept the loop waiting for %lld ms; it is in\n%.*s",
+                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), (int)(n > 0 ? n : 0),
+                   text);
+}
+
+void pn__host_init(struct pn_gateway *gw)
+{
+    gw->host = (struct pn_core_host){
+        .ctx = gw,
+        .state_new = state_new,
+        .state_end = state_end,
+        .attach = attach,
+        .detach = detach,
+        .attached = attached,
+        .resumed = resumed,
+        .raise = raise_in,
+        .stalled = stalled,
+    };
+    gw->home_state.is_home = true;
+    gw->home_state.gw = gw;
+    gw->home_state.ts = PyThreadState_Get();
+    pthread_mutex_init(&gw->watch_lock, NULL);
+}
+
+void pn__host_fini(struct pn_gateway *gw)
+{
+    if (gw->watch_state) {
+        PyThreadState *own = PyEval_SaveThread();
+        PyEval_RestoreThread(gw->watch_state);
+        pn_pycompat_state_end(gw->watch_state);
+        pn_pycompat_state_resumed(own);
+        PyEval_RestoreThread(own);
+        gw->watch_state = NULL;
+    }
+    pthread_mutex_destroy(&gw->watch_lock);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this room share: the gateway's state and one request's.
+ *
+ * Rules of this room:
+ *  - Python objects are touched attached. Python code (calls, __del__) runs only between
+ *    pn_core_enter_app and pn_core_leave_app: "inside". Outside of that we own the loop, where only
+ *    exact dicts, strs, bytes and our own types are made and dropped.
+ *  - The exchange is touched only while we own the loop; views of its text die when we give it away.
+ *  - In prototypes, "new" and "borrowed" say what kind of reference a PyObject pointer is. */
+#pragma once
+
+#include "gateway/pycompat.h"
+
+#include "base/bounds.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/mem.h"
+#include "gateway/gateway.h"
+#include "http/h1_names.h"
+
+/* Bounds of this room. */
+enum {
+    PN__OTHER_NAMES = 256,      /* slots for header names that are not in h1_names.h */
+    PN__OTHER_NAME_MAX = 40,    /* longer ones are made anew each time */
+    PN__VALUES = 512,           /* slots for header values */
+    PN__VALUE_MAX = 120,        /* bytes; longer ones are made anew */
+    PN__FREE_OBJECTS_MAX = 64,  /* start_response and input objects kept for reuse */
+    PN__REQUESTS_KEEP = 256,    /* request structs kept for reuse */
+    PN__FIELDS_INLINE = 24,     /* answer fields without an allocation */
+    PN__ERRORS_LINE_MAX = 8192, /* of wsgi.errors, before a line is broken */
+};
+
+/* Interned strings, by enum; pn__word_text in names.c has the same order. */
+enum pn__word {
+    PN__W_REQUEST_METHOD = 0,
+    PN__W_SCRIPT_NAME,
+    PN__W_PATH_INFO,
+    PN__W_QUERY_STRING,
+    PN__W_REQUEST_URI,
+    PN__W_CONTENT_LENGTH,
+    PN__W_SERVER_NAME,
+    PN__W_SERVER_PORT,
+    PN__W_SERVER_PROTOCOL,
+    PN__W_SERVER_SOFTWARE,
+    PN__W_REMOTE_ADDR,
+    PN__W_REMOTE_PORT,
+    PN__W_HTTP_HOST,
+    PN__W_WSGI_VERSION,
+    PN__W_URL_SCHEME,
+    PN__W_INPUT,
+    PN__W_INPUT_TERMINATED,
+    PN__W_ERRORS,
+    PN__W_MULTITHREAD,
+    PN__W_MULTIPROCESS,
+    PN__W_RUN_ONCE,
+    PN__W_FILE_WRAPPER,
+    PN__W_UWSGI_VERSION,
+    PN__W_UWSGI_NODE,
+    /* values */
+    PN__W_EMPTY,
+    PN__W_SLASH,
+    PN__W_GET,
+    PN__W_HTTP,
+    PN__W_HTTPS,
+    PN__W_HTTP_1_0,
+    PN__W_HTTP_1_1,
+    PN__W_HTTP_2,
+    PN__W_ZERO,
+    /* attributes */
+    PN__W_CLOSE,
+    PN__W_READ,
+    PN__W_TELL,
+    PN__W_FILENO,
+    PN__W_FLUSH,
+    PN__W_RAW,
+    PN__W_FILE,
+    PN__W_STATUS,
+    PN__W_RESPONSE_HEADERS,
+    PN__W_HEADERS,
+    PN__W_EXC_INFO,
+    PN__W_CODE,
+    PN__W_COUNT,
+};
+
+struct pn__other_name {
+    PyObject *key; /* owned; not interned: strings that a peer chose would live for ever in 3.12 */
+    uint8_t len;
+    char name[PN__OTHER_NAME_MAX];
+};
+
+struct pn__value {
+    PyObject *str; /* owned */
+    const char *data;
+    size_t len;
+};
+
+struct pn__server {
+    const struct pn_listener *listener;
+    PyObject *environ; /* owned: the template that a request's environ is copied from */
+};
+
+/* pn_peer.handler_cache: what a connection's requests have in common. */
+struct pn__peer {
+    PyObject *address;        /* owned */
+    PyObject *port;           /* owned */
+    PyObject *environ;        /* borrowed of gw->servers */
+    struct pn__peer *dropped; /* in gw->dropped_peers */
+};
+
+struct pn__types {
+    PyTypeObject *start_response;
+    PyTypeObject *writer;
+    PyTypeObject *input;
+    PyTypeObject *errors;
+    PyTypeObject *file_wrapper;
+};
+
+/* What src/cores keeps for each core. */
+struct pn__state {
+    PyThreadState *ts;
+    struct pn_gateway *gw;
+    bool is_home; /* the thread state is the interpreter's, not ours to end */
+};
+
+struct pn_gateway {
+    unsigned magic;
+    struct pn_handler handler;
+    struct pn_core_host host;
+    struct pn__state home_state;
+    struct pn_cores *cores; /* borrowed; NULL before start */
+    struct pn_log *log;     /* borrowed */
+    enum pn_carrier carrier;
+    unsigned cores_count;
+    unsigned processes;
+    unsigned worker_id;
+    pid_t master_pid;
+    bool stopped;
+    int64_t body_timeout_ns;
+    int64_t write_timeout_ns;
+    bool (*is_trusted)(void *ctx, const struct sockaddr *address, socklen_t len);
+    void *trust_ctx;
+    uint64_t requests_total; /* written by the loop's owner, read anywhere */
+    struct pn_pool requests;
+    struct pn__peer *dropped_peers; /* freed when next attached */
+
+    PyObject *app;          /* owned */
+    PyObject *base_context; /* owned: each request gets a copy */
+    PyObject *client_disconnected;
+    PyObject *request_cut;
+    PyObject *uwsgi; /* the module; owned */
+    PyObject *errors;
+    PyObject *no_input; /* wsgi.input of every request without a body */
+    struct pn__types types;
+    PyObject *free_start_response[PN__FREE_OBJECTS_MAX]; /* owned */
+    PyObject *free_input[PN__FREE_OBJECTS_MAX];
+    unsigned free_start_response_count;
+    unsigned free_input_count;
+    struct pn_bytes errors_line; /* of wsgi.errors outside a request */
+    /* A state for the watchdog, and who may use it: src/gateway/host.c. */
+    PyThreadState *watch_state;
+    pthread_mutex_t watch_lock;
+
+    struct pn__server *servers;
+    size_t server_count;
+    PyObject *words[PN__W_COUNT];
+    PyObject *keys[PN_HEADER_COUNT]; /* by header id; NULL: dropped */
+    struct pn__other_name other_names[PN__OTHER_NAMES];
+    struct pn__value values[PN__VALUES];
+};
+
+enum { PN__GATEWAY_MAGIC = 0x47415445 };
+
+/* What start_response was told, or what the server says itself. */
+struct pn__answer {
+    unsigned status; /* 0: start_response has not been called */
+    unsigned flags;  /* PN_HEAD_* */
+    int64_t length;  /* the application's Content-Length, or -1 */
+    size_t count;
+    size_t capacity;
+    PyObject *status_text;   /* owned exact str; reason lies in it */
+    struct pn_str reason;    /* view */
+    struct pn_field *fields; /* views into held; inline_fields or of PyMem */
+    PyObject **held;         /* owned exact strs: name and value of each field */
+    struct pn_field inline_fields[PN__FIELDS_INLINE];
+    PyObject *inline_held[2 * PN__FIELDS_INLINE];
+};
+
+/* One request from its exchange to its end. From the gateway's pool; lives as long as its frame on
+ * the core, or while it waits in the queue. */
+struct pn__request {
+    struct pn_job job;
+    struct pn_gateway *gw;
+    struct pn_exchange *x; /* pinned */
+    struct pn_core *core;  /* NULL while queued */
+    uint32_t wait_number;
+    bool queued;
+    bool waiting; /* parked until notify: wait_number is the wait */
+    bool head_sent;
+    bool gone;         /* the peer left, or the exchange was cancelled: nothing more is sent */
+    bool cut;          /* the server ends this request */
+    bool disconnected; /* uwsgi.disconnect(): the answer is over, the application goes on */
+    bool truncated;    /* the application gave more than its Content-Length */
+    int64_t sent_size; /* body bytes that the wire took */
+    int ready_fd;      /* of the last uwsgi.wait_fd_*; -1: timed out */
+    uint64_t id;
+    PyObject *start_response; /* owned */
+    PyObject *input;          /* owned; NULL without a body */
+    struct pn_bytes errors_line;
+    struct pn__answer answer;
+};
+
+/* --- names.c --- */
+int pn__names_init(struct pn_gateway *gw);
+void pn__names_fini(struct pn_gateway *gw);
+/* environ's key for a header that is in no list: new; NULL without memory. */
+PyObject *pn__other_key(struct pn_gateway *gw, struct pn_str name);
+/* A str of a value's bytes (latin-1), from the cache where ID's values may be kept: new. */
+PyObject *pn__value(struct pn_gateway *gw, unsigned id, struct pn_str value);
+static inline PyObject *pn__latin1(struct pn_str s)
+{
+    return PyUnicode_DecodeLatin1(s.p, (Py_ssize_t)s.n, NULL);
+}
+
+/* --- environ.c --- */
+int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *config);
+void pn__environ_fini(struct pn_gateway *gw);
+/* Owner. A request's environ: new; NULL with an exception (memory). Makes r->input when there is a
+ * body. */
+PyObject *pn__environ_build(struct pn__request *r);
+void pn__peer_gone(struct pn_handler *h, struct pn_peer *peer);
+void pn__peers_free_dropped(struct pn_gateway *gw);
+
+/* --- forwarded.c --- */
+/* Owner. Applies X-Forwarded-* or Forwarded of a trusted peer to ENV: 0, or -1 with an exception. */
+int pn__forwarded_apply(struct pn__request *r, PyObject *env);
+
+/* --- start_response.c --- */
+int pn__start_response_init(struct pn_gateway *gw);
+/* New, bound to R. */
+PyObject *pn__start_response_new(struct pn__request *r);
+/* Unbinds and drops or keeps: steals O. Inside, or owner: runs no Python code. */
+void pn__start_response_release(struct pn_gateway *gw, PyObject *o);
+void pn__answer_init(struct pn__answer *a);
+/* Drops every reference: exact strs only, so also while owning the loop. */
+void pn__answer_clear(struct pn__answer *a);
+
+/* --- response.c --- */
+/* The one block of RESULT when it is the whole answer (list or tuple of at most one bytes object): 1
+ * and *BODY borrowed (NULL: empty), else 0. */
+int pn__response_single(PyObject *result, PyObject **body);
+/* Owner. Sends the whole answer; BODY (borrowed; NULL: empty) is exact bytes. Leaves owning. */
+void pn__response_whole(struct pn__request *r, PyObject *body);
+/* Inside, and again inside on return. Iterates RESULT (borrowed), sends, ends the exchange. 0, or
+ * -1 with an exception that is the application's. Doesn't close RESULT. */
+int pn__response_stream(struct pn__request *r, PyObject *result);
+/* Inside. Calls close() where there is one; exceptions are logged. */
+void pn__response_close(struct pn__request *r, PyObject *result);
+/* Inside. Sends the head if it is due, then N bytes, and flushes: 0, or -1 with an exception. */
+int pn__response_write(struct pn__request *r, const char *p, size_t n);
+/* Inside. 500, or a cut connection when the head has gone. */
+void pn__response_fail(struct pn__request *r);
+/* Owner, for file_wrapper.c. */
+int pn__response_head(struct pn__request *r, int64_t length, unsigned flags);
+/* Owner on entry and return. Waits until WHY (PN_NOTIFY_BODY, PN_NOTIFY_DRAINED) may hold. 0, or
+ * negative errno; then r->gone or r->cut is set. */
+int pn__request_wait(struct pn__request *r, unsigned why);
+/* Raises what a broken exchange means for the application. */
+void pn__raise_gone(struct pn__request *r);
+
+/* --- input.c, errors.c, file_wrapper.c --- */
+int pn__input_init(struct pn_gateway *gw);
+PyObject *pn__input_new(struct pn_gateway *gw, struct pn__request *r); /* new; R NULL: empty */
+void pn__input_release(struct pn_gateway *gw, PyObject *o);            /* steals */
+int pn__errors_init(struct pn_gateway *gw);
+/* What is left of a line without its end. */
+void pn__errors_finish(struct pn_gateway *gw, struct pn_bytes *line);
+int pn__file_wrapper_init(struct pn_gateway *gw);
+/* Inside. 1: O is a wrapper of a plain file, *FD, *OFFSET and *SIZE say what of it is left; 0: read
+ * it; -1 with an exception. */
+int pn__file_wrapper_range(struct pn_gateway *gw, PyObject *o, int *fd, off_t *offset,
+                           int64_t *size);
+
+/* --- failure.c --- */
+/* Inside. Takes the current exception and logs it with its traceback, in one piece. WHAT is a
+ * sentence's begin, "application failed". R may be NULL. */
+void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what);
+/* Inside, in the child of a fork: ends the process. */
+PN_NORETURN void pn__leave_child(void);
+
+/* --- module_uwsgi.c, host.c, wsgi.c --- */
+int pn__uwsgi_init(struct pn_gateway *gw, const struct pn_gateway_config *config);
+void pn__uwsgi_started(struct pn_gateway *gw);
+void pn__uwsgi_fini(struct pn_gateway *gw);
+void pn__host_init(struct pn_gateway *gw);
+void pn__host_fini(struct pn_gateway *gw);
+void pn__wsgi_start(struct pn_handler *h, struct pn_exchange *x);
+/* The request of the calling core, NULL outside of one. */
+struct pn__request *pn__request_current(void);

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The parts of pycompat.h that are not inline: thread states, exceptions, presized dicts, stacks. The
+ * self-test is in pycompat_selftest.c. */
+#include "gateway/pycompat.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#if PY_VERSION_HEX < 0x030d0000
+/* Exported, but declared in an internal header: what faulthandler uses. Async-signal-safe: it takes
+ * no lock and allocates nothing, so the GIL is not needed. */
+PyAPI_FUNC(void) _Py_DumpTraceback(int fd, PyThreadState *tstate);
+#endif
+
+PyObject *pn_pycompat_take_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *tb;
+    PyErr_Fetch(&type, &value, &tb);
+    if (!type)
+        return NULL;
+    PyErr_NormalizeException(&type, &value, &tb);
+    if (tb && value)
+        PyException_SetTraceback(value, tb);
+    Py_DECREF(type);
+    Py_XDECREF(tb);
+    return value;
+#endif
+}
+
+void pn_pycompat_restore_exception(PyObject *exc)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    PyErr_SetRaisedException(exc);
+#else
+    if (!exc)
+        return;
+    PyObject *type = Py_NewRef((PyObject *)Py_TYPE(exc));
+    PyErr_Restore(type, exc, PyException_GetTraceback(exc));
+#endif
+}
+
+PyObject *pn_pycompat_dict_presized(Py_ssize_t count)
+{
+#if PY_VERSION_HEX < 0x030d0000
+    return _PyDict_NewPresized(count);
+#else
+    /* No way in but growth: a dict that has got 22 entries has room for 42 (it grows to three times
+     * what it holds), which is about what a request needs. test_environ checks it. */
+    (void)count;
+    return PyDict_New();
+#endif
+}
+
+PyThreadState *pn_pycompat_state_new(uintptr_t ident, void *stack, size_t stack_size)
+{
+    PyThreadState *ts = PyThreadState_New(PyInterpreterState_Main());
+    if (!ts)
+        return NULL;
+    if (ident)
+        ts->thread_id = (unsigned long)ident;
+    if (stack) {
+        /* Since a patch release of 3.14, so it is looked for by name. */
+        int (*set_protection)(PyThreadState *, void *, size_t);
+        *(void **)&set_protection =
+            dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_SetStackProtection");
+        if (set_protection)
+            (void)set_protection(ts, stack, stack_size);
+    }
+    return ts;
+}
+
+void pn_pycompat_state_end(PyThreadState *ts)
+{
+    PyThreadState_Clear(ts);
+    PyThreadState_DeleteCurrent();
+}
+
+void pn_pycompat_state_resumed(PyThreadState *ts)
+{
+#if PY_VERSION_HEX < 0x030c0000
+    pn__pycompat_set_tss(ts);
+#else
+    PyEval_RestoreThread(ts);
+    PyEval_SaveThread();
+#endif
+}
+
+void pn_pycompat_raise_in(PyThreadState *ts, PyObject *exc)
+{
+    /* Returns how many states it found: none when the core has just ended, which is no error. */
+    (void)PyThreadState_SetAsyncExc(ts->thread_id, exc);
+}
+
+#if PY_VERSION_HEX >= 0x030d0000
+static void write_frames(PyThreadState *ts, int fd)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(ts); /* new reference */
+    for (int depth = 0; frame && depth < 100; depth++) {
+        PyCodeObject *code = PyFrame_GetCode(frame); /* new reference */
+        const char *file = PyUnicode_AsUTF8(code->co_filename);
+        const char *name = PyUnicode_AsUTF8(code->co_name);
+        dprintf(fd, "  File \"%s\", line %d in %s\n", file ? file : "?",
+                PyFrame_GetLineNumber(frame), name ? name : "?");
+        PyErr_Clear();
+        Py_DECREF(code);
+        PyFrameObject *back = PyFrame_GetBack(frame); /* new reference */
+        Py_DECREF(frame);
+        frame = back;
+    }
+    Py_XDECREF(frame);
+}
+#endif
+
+void pn_pycompat_dump_stack(PyThreadState *ts, PyThreadState *as, int fd)
+{
+#if PY_VERSION_HEX < 0x030d0000
+    (void)as;
+    _Py_DumpTraceback(fd, ts);
+#else
+    PyEval_RestoreThread(as);
+    write_frames(ts, fd);
+    PyEval_SaveThread();
+#endif
+}
