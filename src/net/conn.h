@@ -42,8 +42,12 @@ struct pn_conn_state {
     const char *name;
     void (*readable)(
         struct pn_conn *c); /* bytes may be read: try until WANT_READ or a short read */
-    void (*writable)(struct pn_conn *c); /* the queue fell below the low-water mark, or is empty */
-    void (*closed)(struct pn_conn *c, int error); /* the peer reset, or the transport broke */
+    /* The queue fell below the low-water mark after write or send_file took less than all, or is empty
+     * after flush answered WANT_WRITE. Never from inside one of these three. */
+    void (*writable)(struct pn_conn *c);
+    /* The peer reset or is gone in both directions (ERROR 0: it closed in order), or the transport broke while
+     * the queue was sent in the background. Not called for what a function below reports itself. */
+    void (*closed)(struct pn_conn *c, int error);
     void (*timed_out)(struct pn_conn *c);
     enum pn_conn_timer timer;
 };
@@ -72,11 +76,20 @@ struct pn_conn {
     struct pn_scratch *scratch; /* held while in_data lies in it */
 
     struct pn_bytes out;
-    bool readable;      /* an edge was seen and not yet used up by WANT_READ or a short read */
+    bool
+        readable; /* true at first; an edge was seen and not yet used up by WANT_READ or a short read */
     bool writable;      /* the last write did not end in WANT_WRITE */
     bool write_blocked; /* the writer was told to wait: state->writable is due */
     bool peer_closed;   /* end of data was read */
     bool dead;          /* closed; only pins keep the memory */
+    bool
+        flush_waits; /* flush answered WANT_WRITE: state->writable is due when the queue is empty */
+    bool eof_due;    /* the peer's end was announced: a short read does not use up the edge */
+    bool hung_up;    /* gone in both directions: state->closed is due after one more readable */
+    bool
+        read_wants_write; /* TLS: the read goes on when the fd is writable, and the other way round */
+    bool write_wants_read;
+    bool freeing; /* stands among the loop's closings */
     bool is_unix;
     struct pn_listener *listener;    /* borrowed */
     void (*free)(struct pn_conn *c); /* the wire's: frees the embedding struct */
@@ -117,9 +130,16 @@ static inline void pn_conn_pin(struct pn_conn *c)
 void pn_conn_unpin(struct pn_conn *c);
 
 /* Reads once. PN_IO_OK: at least one byte was added at in_len (or peer_closed was set with none).
- * WANT_READ: the watch is armed. MAX bounds what is kept unused (at least 1); -> PN_IO_ERROR with ENOMEM
- * or the transport's error. The bytes may lie elsewhere than before: reload in_data. */
+ * WANT_READ: the watch is armed (also when the transport wants to write first). MAX bounds what is here unused
+ * afterwards; when that much is here already, or memory is out, PN_IO_ERROR with ENOMEM in transport.error;
+ * else PN_IO_ERROR with the transport's own. The bytes may lie elsewhere than before: reload in_data. */
 enum pn_io pn_conn_read(struct pn_conn *c, size_t max_size);
+/* True when a read may bring something: an edge is not used up, or nobody watches the fd yet. A connection must
+ * not rest before this is false: only a read that answers WANT_READ begins to watch. */
+static inline bool pn_conn_may_read(const struct pn_conn *c)
+{
+    return !c->peer_closed && (c->readable || c->watch.fd < 0);
+}
 static inline struct pn_str pn_conn_input(const struct pn_conn *c)
 {
     return (struct pn_str){c->in_data + c->in_pos, c->in_len - c->in_pos};
@@ -130,15 +150,16 @@ void pn_conn_consume(struct pn_conn *c, size_t n);
  * gives the loop away, and at the end of a turn with an incomplete head. Returns 0, or -ENOMEM (nothing changed). in_data changes. */
 int pn_conn_keep_input(struct pn_conn *c);
 
-/* Room for N bytes of output; NULL without memory. Then pn_conn_wrote(N). */
+/* Room for N bytes of output; NULL without memory, or dead. Then pn_conn_out_commit. */
 char *pn_conn_out_reserve(struct pn_conn *c, size_t n);
 /* N reserved bytes were filled in; they leave by pn_conn_flush or in the FLUSH phase. */
 void pn_conn_out_commit(struct pn_conn *c, size_t n);
 /* Gathers or sends: returns how many bytes of DATA were taken, fewer above the high-water mark; the
  * state's writable comes then. Large data is sent together with the queue by one writev, without
- * a copy of what the socket takes. -EPIPE when broken. */
+ * a copy of what the socket takes. -EPIPE when broken, -ENOMEM when nothing could be taken or kept. */
 ssize_t pn_conn_write(struct pn_conn *c, const void *data, size_t n);
-/* As write, for a file; the queue leaves first. -ENODATA at the file's early end. */
+/* As write, for a file; the queue leaves first. Takes a bounded part a call, however fast the peer is. -ENODATA at
+ * the file's early end, -EIO and the like when it cannot be read. */
 ssize_t pn_conn_send_file(struct pn_conn *c, int fd, off_t *offset, size_t n);
 /* Sends what is queued. PN_IO_OK: the queue is empty; WANT_WRITE: the edge goes on with it. */
 enum pn_io pn_conn_flush(struct pn_conn *c);

@@ -45,6 +45,9 @@ struct pn_transport_ops {
     enum pn_io (*shutdown)(struct pn_transport *t);
     /* Closes the fd and frees what the transport owns; not the struct itself. Never blocks. RESET: with RST. */
     void (*close)(struct pn_transport *t, bool reset);
+    /* A readv that brings less than it was asked for has found the fd empty: the next bytes come with an edge.
+     * True for sockets; never for what reads by records (TLS). */
+    bool short_read_drains;
 };
 
 /* Embedded in its connection. */
