@@ -189,7 +189,7 @@ static inline __attribute__((always_inline)) enum pn_header_id pn__h1_name_id(co
     if ((pn__h1_load8(p) | PN__H1_LOWER8) != pn__h1_load8(text) ||
         (pn__h1_load8(p + n - 8) | PN__H1_LOWER8) != pn__h1_load8(text + n - 8))
         return PN_HEADER_OTHER;
-    for (size_t i = 8; i + 8 < n; i += 8)
+    for (size_t i = 8; pn_unlikely(i + 8 < n); i += 8)
         if ((pn__h1_load8(p + i) | PN__H1_LOWER8) != pn__h1_load8(text + i))
             return PN_HEADER_OTHER;
     return (enum pn_header_id)id;

@@ -12,7 +12,7 @@
 
 /* Bytes classified at once: most heads are shorter, and of a pipelined batch not too much is
  * classified twice. */
-enum { WINDOW_BLOCKS = 4 };
+enum { WINDOW_BLOCKS = 4, WINDOW_SIZE = WINDOW_BLOCKS * PN_H1_BLOCK };
 
 struct cursor {
     const char *buf;
@@ -29,33 +29,23 @@ struct cursor {
 /* Makes POS (<= len) the first byte of the window. */
 static __attribute__((noinline)) void cursor_fill(struct cursor *c, size_t pos)
 {
-    const struct pn_h1_scan *scan = c->limits->scan;
-    size_t rest = c->len - pos, blocks = rest / PN_H1_BLOCK;
+    void (*const classify)(const char *, size_t, uint64_t *, uint64_t *) =
+        c->limits->scan->classify;
+    size_t n = pn_min_size(c->len - pos, WINDOW_SIZE), last = n / PN_H1_BLOCK;
     c->base = pos;
-    if (blocks >= WINDOW_BLOCKS) {
-        scan->classify(c->buf + pos, WINDOW_BLOCKS, c->stop, c->control);
-        c->stop[WINDOW_BLOCKS] = c->control[WINDOW_BLOCKS] = 0;
-        return;
-    }
-    if (blocks > 0)
-        scan->classify(c->buf + pos, blocks, c->stop, c->control);
-    rest %= PN_H1_BLOCK;
-    uint64_t beyond = ~UINT64_C(0) << rest;
-    uint64_t *stop = &c->stop[blocks], *control = &c->control[blocks];
-    if (rest == 0) {
-        *stop = *control = 0;
-    } else if (c->len >= PN_H1_BLOCK) {
-        /* The last 64 bytes that are there, moved down. */
-        scan->classify(c->buf + c->len - PN_H1_BLOCK, 1, stop, control);
-        *stop >>= PN_H1_BLOCK - rest;
-        *control >>= PN_H1_BLOCK - rest;
+    c->stop[last] = c->control[last] = 0;
+    if (pn_likely(c->len >= PN_H1_BLOCK)) {
+        if (n > 0)
+            classify(c->buf + pos, n, c->stop, c->control);
     } else {
         char block[PN_H1_BLOCK] = {0};
-        memcpy(block, c->buf + pos, rest);
-        scan->classify(block, 1, stop, control);
+        memcpy(block, c->buf + pos, n);
+        classify(block, PN_H1_BLOCK, c->stop, c->control);
     }
-    *stop |= beyond;
-    *control |= beyond;
+    if (n < WINDOW_SIZE) {
+        c->stop[last] |= ~UINT64_C(0) << n % PN_H1_BLOCK;
+        c->control[last] |= ~UINT64_C(0) << n % PN_H1_BLOCK;
+    }
 }
 
 /* The search in MAP (stop or control of C) behind the word of POS, or from POS on when that is past
@@ -156,8 +146,6 @@ static enum pn_h1_method method_of(const char *p, size_t n)
         {"DELETE", 6, PN_H1_METHOD_DELETE},   {"PATCH", 5, PN_H1_METHOD_PATCH},
         {"OPTIONS", 7, PN_H1_METHOD_OPTIONS}, {"TRACE", 5, PN_H1_METHOD_TRACE},
     };
-    if (pn_likely(n == 3 && p[0] == 'G' && p[1] == 'E' && p[2] == 'T'))
-        return PN_H1_METHOD_GET;
     for (size_t i = 0; i < PN_ARRAY_LEN(methods); i++)
         if (methods[i].len == n && memcmp(methods[i].text, p, n) == 0)
             return (enum pn_h1_method)methods[i].id;
@@ -167,20 +155,25 @@ static enum pn_h1_method method_of(const char *p, size_t n)
 /* The method and its space. */
 static inline ptrdiff_t parse_method(struct cursor *c, size_t start)
 {
+    if (pn_likely(c->len - start >= 4 && memcmp(c->buf + start, "GET ", 4) == 0)) {
+        c->out->method = span_of(start, 3);
+        c->out->method_id = PN_H1_METHOD_GET;
+        return (ptrdiff_t)start + 4;
+    }
     size_t end = next_stop(c, start);
-    while (pn_unlikely(end < c->len && c->buf[end] != ' ' &&
-                       pn_http_is(c->buf[end], PN_HTTP_C_TOKEN) && end - start <= PN_H1_METHOD_MAX))
+    while (end < c->len && pn_http_is(c->buf[end], PN_HTTP_C_TOKEN) &&
+           end - start <= PN_H1_METHOD_MAX)
         end = next_stop(c, end + 1);
     size_t n = end - start;
-    if (pn_unlikely(n > PN_H1_METHOD_MAX))
+    if (n > PN_H1_METHOD_MAX)
         return PN_H1_E_METHOD_SIZE;
-    if (pn_unlikely(end >= c->len))
+    if (end >= c->len)
         return PN_H1_INCOMPLETE;
-    if (pn_unlikely(c->buf[end] != ' ' || n == 0))
+    if (c->buf[end] != ' ' || n == 0)
         return PN_H1_E_METHOD;
     c->out->method = span_of(start, n);
     c->out->method_id = method_of(c->buf + start, n);
-    if (pn_unlikely(n == 7 && memcmp(c->buf + start, "CONNECT", 7) == 0))
+    if (n == 7 && memcmp(c->buf + start, "CONNECT", 7) == 0)
         return PN_H1_E_CONNECT;
     return (ptrdiff_t)end + 1;
 }
@@ -326,9 +319,9 @@ static PN_COLD ptrdiff_t parse_odd_version(struct cursor *c, size_t start)
 static inline ptrdiff_t parse_version(struct cursor *c, size_t start)
 {
     const char *p = c->buf + start;
-    if (pn_likely(c->len - start >= 10 && memcmp(p, "HTTP/1.1", 8) == 0 &&
+    if (pn_likely(c->len - start >= 10 && memcmp(p, "HTTP/1.", 7) == 0 && (p[7] & ~1) == '0' &&
                   memcmp(p + 8, "\r\n", 2) == 0)) {
-        c->out->minor = 1;
+        c->out->minor = p[7] & 1;
         return (ptrdiff_t)start + 10;
     }
     return parse_odd_version(c, start);
@@ -352,14 +345,10 @@ static inline ptrdiff_t parse_request_line(struct cursor *c, size_t start)
 
 /* --- the header lines --- */
 
-enum { HEAD_END = 1 };
-
 /* The line at START does not begin with "name:" of plain characters: P is its first stop byte. Returns
- * HEAD_END for an empty line, the colon behind an unusual name, incomplete, or an error. */
+ * the colon behind an unusual name, incomplete, or an error. */
 static PN_COLD ptrdiff_t parse_odd_line(struct cursor *c, size_t start, size_t p)
 {
-    if (is_line_end(c, start))
-        return HEAD_END;
     if (start < c->len && c->buf[start] == '\r')
         return not_line_end(c, start, PN_H1_E_NAME);
     while (p < c->len && p - start <= c->limits->line_max && pn_http_is(c->buf[p], PN_HTTP_C_TOKEN))
@@ -443,6 +432,17 @@ static inline bool is_plain_host(const struct cursor *c, const struct pn_header 
     return false;
 }
 
+/* True for the one value of Connection that many a client sends: "keep-alive", in any case. A value has
+ * no control characters, so setting bit 5 is lower-casing here, too. */
+static inline bool is_keep_alive(const char *buf, const struct pn_header *h)
+{
+    static const char text[] = "keep-alive";
+    const char *p = buf + h->value_off;
+    return h->value_len == sizeof(text) - 1 &&
+           (pn__h1_load8(p) | PN__H1_LOWER8) == pn__h1_load8(text) &&
+           (pn__h1_load8(p + 2) | PN__H1_LOWER8) == pn__h1_load8(&text[2]);
+}
+
 /* What H means for the framing, host or persistence. 0 or an error. */
 static inline int note_fact(struct cursor *c, const struct pn_header *h, unsigned *facts)
 {
@@ -450,6 +450,10 @@ static inline int note_fact(struct cursor *c, const struct pn_header *h, unsigne
         *facts |= PN__H1_FACT_HOST;
         if (pn_likely(c->out->form != PN_H1_FORM_ABSOLUTE))
             c->out->authority = (struct pn_span){h->value_off, h->value_len};
+        return 0;
+    }
+    if (h->id == PN_HEADER_CONNECTION && is_keep_alive(c->buf, h)) {
+        *facts |= PN__H1_FACT_KEEP_ALIVE;
         return 0;
     }
     return pn__h1_facts_add(facts, c->buf, h, c->out);
@@ -468,11 +472,11 @@ static inline ptrdiff_t parse_headers(struct cursor *c, size_t start, unsigned *
         size_t colon = next_stop(c, start);
         size_t lookup_len = colon - start;
         if (pn_unlikely(colon >= c->len || buf[colon] != ':')) {
-            ptrdiff_t rc = parse_odd_line(c, start, colon);
-            if (rc == HEAD_END) {
+            if (is_line_end(c, start)) {
                 out->headers_count = (uint32_t)(h - out->headers);
                 return (ptrdiff_t)start + 2;
             }
+            ptrdiff_t rc = parse_odd_line(c, start, colon);
             if (rc <= 0)
                 return rc;
             colon = (size_t)rc;

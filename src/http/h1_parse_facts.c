@@ -86,16 +86,8 @@ static int add_coding(unsigned *facts, const char *buf, const struct pn_header *
 
 static void add_connection(unsigned *facts, struct pn_str value)
 {
-    static const char keep_alive[] = "keep-alive";
     struct pn_http_list list = {value};
     struct pn_str item;
-    /* What nearly all clients send is not a list. Values have no control characters, so setting bit 5
-     * is lower-casing here as well. */
-    if (value.n == 10 && (pn__h1_load8(value.p) | PN__H1_LOWER8) == pn__h1_load8(keep_alive) &&
-        (pn__h1_load8(value.p + 2) | PN__H1_LOWER8) == pn__h1_load8(&keep_alive[2])) {
-        *facts |= PN__H1_FACT_KEEP_ALIVE;
-        return;
-    }
     while (pn_http_list_next(&list, &item)) {
         if (pn_str_eq_nocase(item, PN_STR("close")))
             *facts |= PN__H1_FACT_CLOSE;

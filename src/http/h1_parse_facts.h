@@ -32,9 +32,9 @@ int pn__h1_facts_conclude_odd(unsigned facts, struct pn_h1_head *out);
 static inline int pn__h1_facts_conclude(unsigned facts, struct pn_h1_head *out)
 {
     const unsigned harmless = PN__H1_FACT_TYPE | PN__H1_FACT_KEEP_ALIVE;
-    if (pn_likely(out->minor > 0 && (facts & ~harmless) == PN__H1_FACT_HOST)) {
+    if (pn_likely((facts & ~harmless) == PN__H1_FACT_HOST)) {
         out->has_host = true;
-        out->keep_alive = true;
+        out->keep_alive = out->minor > 0 || facts & PN__H1_FACT_KEEP_ALIVE;
         out->has_body = out->content_length > 0;
         return 0;
     }

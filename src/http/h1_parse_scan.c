@@ -16,17 +16,17 @@
 #define PN__H1_VECTOR 0
 #endif
 
-static void classify_portable(const char *p, size_t blocks, uint64_t *stop, uint64_t *control)
+static void classify_portable(const char *p, size_t n, uint64_t *stop, uint64_t *control)
 {
-    for (size_t b = 0; b < blocks; b++) {
+    for (size_t from = 0; from < n; from += PN_H1_BLOCK) {
         uint64_t s = 0, c = 0;
-        for (unsigned i = 0; i < PN_H1_BLOCK; i++) {
-            unsigned cls = pn_http_class[(unsigned char)*p++];
-            s |= (uint64_t) !(cls & PN_HTTP_C_PLAIN) << i;
-            c |= (uint64_t) !!(cls & PN_HTTP_C_CONTROL) << i;
+        for (size_t i = from; i < n && i < from + PN_H1_BLOCK; i++) {
+            unsigned cls = pn_http_class[(unsigned char)p[i]];
+            s |= (uint64_t) !(cls & PN_HTTP_C_PLAIN) << i % PN_H1_BLOCK;
+            c |= (uint64_t) !!(cls & PN_HTTP_C_CONTROL) << i % PN_H1_BLOCK;
         }
-        stop[b] = s;
-        control[b] = c;
+        *stop++ = s;
+        *control++ = c;
     }
 }
 
@@ -63,53 +63,73 @@ enum {
 /* For a class value V: V - 1 has its top bit set when no bit is set, V + 0x70 when a bit of 4..6 is. */
 enum { CONTROL_BIAS = 0x70 };
 
-__attribute__((target("sse4.2"))) static void classify_sse42(const char *p, size_t blocks,
-                                                             uint64_t *stop, uint64_t *control)
+#define SSE42 __attribute__((target("sse4.2")))
+#define AVX2  __attribute__((target("avx2")))
+
+/* One block. Bytes above 0x7f give 0 from the low table by themselves. */
+static inline SSE42 void block_sse42(const char *p, uint64_t *stop, uint64_t *control)
 {
     const __m128i low = _mm_setr_epi8(LOW_TABLE);
     const __m128i high = _mm_setr_epi8(HIGH_TABLE);
-    const __m128i nibble = _mm_set1_epi8(0x0f);
-    const __m128i one = _mm_set1_epi8(1);
-    const __m128i bias = _mm_set1_epi8(CONTROL_BIAS);
-    for (size_t b = 0; b < blocks; b++) {
-        uint64_t none[4], ctl[4];
-        for (unsigned i = 0; i < 4; i++, p += 16) {
-            __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-            /* Bytes above 0x7f give 0 from the low table by themselves. */
-            __m128i cls =
-                _mm_and_si128(_mm_shuffle_epi8(low, v),
-                              _mm_shuffle_epi8(high, _mm_and_si128(_mm_srli_epi16(v, 4), nibble)));
-            none[i] = (unsigned)_mm_movemask_epi8(_mm_sub_epi8(cls, one));
-            ctl[i] = (unsigned)_mm_movemask_epi8(_mm_adds_epu8(cls, bias));
-        }
-        control[b] = ctl[0] | ctl[1] << 16 | ctl[2] << 32 | ctl[3] << 48;
-        stop[b] = control[b] | none[0] | none[1] << 16 | none[2] << 32 | none[3] << 48;
+    uint64_t none = 0, ctl = 0;
+    for (unsigned i = 0; i < PN_H1_BLOCK; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        __m128i upper = _mm_and_si128(_mm_srli_epi16(v, 4), _mm_set1_epi8(0x0f));
+        __m128i cls = _mm_and_si128(_mm_shuffle_epi8(low, v), _mm_shuffle_epi8(high, upper));
+        none |= (uint64_t)_mm_movemask_epi8(_mm_sub_epi8(cls, _mm_set1_epi8(1))) << i;
+        ctl |= (uint64_t)_mm_movemask_epi8(_mm_adds_epu8(cls, _mm_set1_epi8(CONTROL_BIAS))) << i;
+    }
+    *stop = none | ctl;
+    *control = ctl;
+}
+
+static SSE42 void classify_sse42(const char *p, size_t n, uint64_t *stop, uint64_t *control)
+{
+    for (; n >= PN_H1_BLOCK; n -= PN_H1_BLOCK, p += PN_H1_BLOCK)
+        block_sse42(p, stop++, control++);
+    if (n > 0) {
+        block_sse42(p + n - PN_H1_BLOCK, stop, control);
+        *stop >>= PN_H1_BLOCK - n;
+        *control >>= PN_H1_BLOCK - n;
     }
 }
 
-__attribute__((target("avx2"))) static void classify_avx2(const char *p, size_t blocks,
-                                                          uint64_t *stop, uint64_t *control)
+/* The classes of 32 bytes. */
+static inline AVX2 __m256i classes_avx2(const char *p)
 {
     const __m256i low = _mm256_setr_epi8(LOW_TABLE, LOW_TABLE);
     const __m256i high = _mm256_setr_epi8(HIGH_TABLE, HIGH_TABLE);
-    const __m256i nibble = _mm256_set1_epi8(0x0f);
-    const __m256i one = _mm256_set1_epi8(1);
-    const __m256i bias = _mm256_set1_epi8(CONTROL_BIAS);
-    for (size_t b = 0; b < blocks; b++, p += PN_H1_BLOCK) {
-        __m256i v0 = _mm256_loadu_si256((const __m256i *)(const void *)p);
-        __m256i v1 = _mm256_loadu_si256((const __m256i *)(const void *)(p + 32));
-        __m256i c0 = _mm256_and_si256(
-            _mm256_shuffle_epi8(low, v0),
-            _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(v0, 4), nibble)));
-        __m256i c1 = _mm256_and_si256(
-            _mm256_shuffle_epi8(low, v1),
-            _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(v1, 4), nibble)));
-        uint32_t none0 = (uint32_t)_mm256_movemask_epi8(_mm256_sub_epi8(c0, one));
-        uint32_t none1 = (uint32_t)_mm256_movemask_epi8(_mm256_sub_epi8(c1, one));
-        uint32_t ctl0 = (uint32_t)_mm256_movemask_epi8(_mm256_adds_epu8(c0, bias));
-        uint32_t ctl1 = (uint32_t)_mm256_movemask_epi8(_mm256_adds_epu8(c1, bias));
-        control[b] = ctl0 | (uint64_t)ctl1 << 32;
-        stop[b] = control[b] | none0 | (uint64_t)none1 << 32;
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    __m256i upper = _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(0x0f));
+    return _mm256_and_si256(_mm256_shuffle_epi8(low, v), _mm256_shuffle_epi8(high, upper));
+}
+
+static inline AVX2 uint64_t none_avx2(__m256i cls)
+{
+    return (uint32_t)_mm256_movemask_epi8(_mm256_sub_epi8(cls, _mm256_set1_epi8(1)));
+}
+
+static inline AVX2 uint64_t control_avx2(__m256i cls)
+{
+    return (uint32_t)_mm256_movemask_epi8(_mm256_adds_epu8(cls, _mm256_set1_epi8(CONTROL_BIAS)));
+}
+
+static inline AVX2 void block_avx2(const char *p, uint64_t *stop, uint64_t *control)
+{
+    __m256i c0 = classes_avx2(p), c1 = classes_avx2(p + 32);
+    uint64_t ctl = control_avx2(c0) | control_avx2(c1) << 32;
+    *stop = none_avx2(c0) | none_avx2(c1) << 32 | ctl;
+    *control = ctl;
+}
+
+static AVX2 void classify_avx2(const char *p, size_t n, uint64_t *stop, uint64_t *control)
+{
+    for (; n >= PN_H1_BLOCK; n -= PN_H1_BLOCK, p += PN_H1_BLOCK)
+        block_avx2(p, stop++, control++);
+    if (n > 0) {
+        block_avx2(p + n - PN_H1_BLOCK, stop, control);
+        *stop >>= PN_H1_BLOCK - n;
+        *control >>= PN_H1_BLOCK - n;
     }
 }
 

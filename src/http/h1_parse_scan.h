@@ -10,11 +10,13 @@ enum { PN_H1_BLOCK = 64 };
 
 struct pn_h1_scan {
     const char *name; /* "avx2", "sse4.2" or "portable" */
-    /* Reads BLOCKS * PN_H1_BLOCK bytes at P and writes a word a block to each map; bit i of a word
-     * stands for byte i of its block.
+    /* Classifies the N >= 1 bytes at P; writes a word to each map for every 64 of them, begun ones
+     * included. Bit i of a word stands for byte i of its block; bits beyond N are 0. A last block that
+     * is not full is read from its end backwards: the 64 bytes before P + N must be readable. No byte
+     * from P + N on is read.
      *   STOP: anything but ALPHA, DIGIT and '-'.
      *   CONTROL: below 0x20 except HTAB, or 0x7f (RFC 9110 5.5: never in a value). */
-    void (*classify)(const char *p, size_t blocks, uint64_t *stop, uint64_t *control);
+    void (*classify)(const char *p, size_t n, uint64_t *stop, uint64_t *control);
 };
 
 enum pn_h1_isa {
