@@ -43,14 +43,16 @@ KNOWN = """
 
 # RFC 9110 6.5.1: fields for framing, routing, request modifiers, authentication and content format
 # have no meaning, or a dangerous one, after the content.
-TRAILER_FORBIDDEN = set("""
+TRAILER_FORBIDDEN = set(
+    """
     host connection content-length transfer-encoding expect upgrade content-type
     authorization cache-control content-encoding content-language content-location content-range cookie
     forwarded http2-settings if-match if-modified-since if-none-match if-range if-unmodified-since
     keep-alive max-forwards proxy proxy-authorization proxy-connection range set-cookie te trailer
     x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-proto
     x-forwarded-server x-forwarded-ssl x-real-ip x-http-method-override
-""".split())
+""".split()
+)
 
 NAMES = SPECIAL + KNOWN
 NAME_MAX = 30  # text, length and flag make 32 bytes
@@ -210,10 +212,13 @@ static inline struct pn_str pn_header_known_name(enum pn_header_id id)
 
 
 def names_c(mult):
-    rows = ["    [PN_HEADER_OTHER] = {\"\", 0, false},\n", "    [PN_HEADER_UNUSUAL] = {\"\", 0, false},\n"]
+    rows = [
+        '    [PN_HEADER_OTHER] = {"", 0, false},\n',
+        '    [PN_HEADER_UNUSUAL] = {"", 0, false},\n',
+    ]
     for n in NAMES:
         flag = "true" if n in TRAILER_FORBIDDEN else "false"
-        rows.append(f"    [{ident(n)}] = {{\"{n}\", {len(n)}, {flag}}},\n")
+        rows.append(f'    [{ident(n)}] = {{"{n}", {len(n)}, {flag}}},\n')
     slots = {}
     for n in NAMES:
         slots[slot(n, mult)] = n
