@@ -111,7 +111,9 @@ struct pn_loop *pn_cores_loop(struct pn_cores *cores);
 /* --- Home --------------------------------------------------------------------------------------- */
 
 /* Work that must run on home (asyncio's callbacks, Python's signal handlers): while pending says true,
- * the runner lets home do step, at most BUDGET times a turn. Owner only. step may wait like any core. */
+ * the runner lets home do step, at most BUDGET times a turn. Owner only. step is called owning the loop, attached,
+ * and may enter the application and wait like any core. pending is also called by the watchdog, which
+ * borrows the loop for it: plain C, no GIL. */
 struct pn_home_work {
     bool (*pending)(void *ctx);
     void (*step)(void *ctx);
@@ -165,7 +167,7 @@ enum pn_admit {
 enum pn_admit pn_cores_admit(struct pn_cores *cores, struct pn_job *job);
 /* The request is over (exactly once for each counted one). Owner only, on the core that carried it. */
 void pn_cores_done(struct pn_cores *cores);
-/* Takes a queued job off (the client has gone). */
+/* Takes a queued job off (the client has gone). Harmless for one that is not queued, or all zero. */
 void pn_cores_withdraw(struct pn_cores *cores, struct pn_job *job);
 
 /* --- Inside the application ------------------------------------------------------------------------ */
@@ -214,6 +216,8 @@ int pn_core_park(struct pn_core *core, uint32_t wait_number, int64_t deadline_ns
 void pn_core_count_recheck(struct pn_core *core);
 /* Any thread, any core. CORE may be busy, idle or reused, but not freed: cores live as long as pn_cores. */
 void pn_core_unpark(struct pn_core *core, uint32_t wait_number);
+/* For the figures: a wait found its reason gone though no wake had come. */
+void pn_core_count_recheck(struct pn_core *core);
 
 /* Threads: brackets a call that really blocks (the very same libc call). begin offers the baton and gives the run slot
  * back; end waits for a slot (bounded). FD >= 0: polls it and the loop together first (for a lease at most, since
