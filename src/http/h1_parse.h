@@ -15,7 +15,7 @@
  *    since browsers and curl send them; the application gets them as latin-1. '#' is 400.
  *    Bad escapes and %00 in the path are 400 (h1_target.h says why). Absolute-form needs http or
  *    https and a host, without a user name; it overrides Host (3.2.2).
- *  - Content-Length: digits only, at most 19, value below 2^63; no list, also none of equal values.
+ *  - Content-Length: digits only, at most 19, value below 2^63; no tabs, no list, also none of equals.
  *  - Transfer-Encoding: one line, "chunked" in any case, no tabs around it. A well-formed list that
  *    ends in its only chunked is 501 (6.1), all else is 400 (6.3). In HTTP/1.0 400.
  *  - Host may be empty but must be there in 1.1; twice or invalid is 400 in 1.0 too. */
