@@ -57,7 +57,7 @@ enum pn__next pn__start_read(struct pn__start *start, int argc, char *const *arg
                              const char *python, int *status)
 {
     struct pn_config_error err;
-    *start = (struct pn__start){.python = python, .console_fd = -1, .pid = getpid()};
+    *start = (struct pn__start){.python = python, .console_fd = -1};
     err.text[0] = '\0';
     int rc = pn_settings_init(&start->settings);
     if (rc == 0)
@@ -212,8 +212,7 @@ void pn__start_done(struct pn__start *start)
 void pn__start_close_listeners(struct pn__start *start)
 {
     for (size_t i = 0; i < start->listener_count; i++) {
-        if (start->listeners[i])
-            pn_listener_close(start->listeners[i], start->pid == getpid());
+        pn_listener_close(start->listeners[i], true);
         start->listeners[i] = NULL;
     }
 }

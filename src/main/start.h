@@ -24,7 +24,6 @@ struct pn__start {
     int console_fd;     /* the stderr from before --logto, for errors of the start; -1: none */
     struct pn_listener *listeners[PN_LISTENERS_MAX]; /* owned; NULL when closed */
     size_t listener_count;
-    pid_t pid; /* who made the listeners: only this one removes their files */
 };
 
 /* What to do next. */
@@ -48,7 +47,7 @@ bool pn__start_is_trusted(void *ctx, const struct sockaddr *address, socklen_t l
 void pn__start_error(const struct pn__start *start, const char *fmt, ...) PN_PRINTF(2, 3);
 /* The server runs: the console is let go. */
 void pn__start_done(struct pn__start *start);
-/* Closes this process's listeners; the process that made them removes the files of unix sockets. */
+/* Closes this process's listeners; the process that made a unix socket removes its file. */
 void pn__start_close_listeners(struct pn__start *start);
 /* Also fine when something failed half-way. The log goes last. */
 void pn__start_close(struct pn__start *start);

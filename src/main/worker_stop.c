@@ -88,6 +88,8 @@ static void begin(struct pn__worker *w)
                 (long long)(grace_ms % 1000 / 100));
     /* What waits in the backlog was promised a server by the kernel. */
     pn_acceptor_stop(w->acceptor, true);
+    pn_acceptor_destroy(w->acceptor);
+    w->acceptor = NULL;
     pn__start_close_listeners(w->config->start);
     pn_h1_drain(w->h1);
     look_again(w);
