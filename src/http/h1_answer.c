@@ -220,9 +220,14 @@ static ssize_t open_chunk(struct pn__h1_exchange *hx, size_t n)
     if (hx->out_left > 0)
         return (ssize_t)pn_min_size(n, (size_t)hx->out_left);
     if (pn_bytes_len(&c->out) >= PN_CONN_OUT_HIGH_WATER) {
-        c->write_blocked = true;
-        blocked(hx);
-        return 0;
+        enum pn_io io = pn_conn_flush(c);
+        if (io == PN_IO_ERROR)
+            return broken(hx);
+        if (pn_bytes_len(&c->out) >= PN_CONN_OUT_HIGH_WATER) {
+            c->write_blocked = true;
+            blocked(hx);
+            return 0;
+        }
     }
     if (!gather(c, head, pn_h1_chunk_head(n, head)))
         return no_memory(hx);
@@ -244,8 +249,8 @@ static ssize_t chunk_sent(struct pn__h1_exchange *hx, ssize_t taken)
 static ssize_t write_chunked(struct pn__h1_exchange *hx, const void *data, size_t n)
 {
     struct pn_conn *c = &hx->hc->c;
-    if (n > PN__H1_COPY_MAX || hx->out_left > 0 ||
-        pn_bytes_len(&c->out) >= PN_CONN_OUT_HIGH_WATER) {
+    /* Much is sent without a copy; what is in the queue leaves with it. */
+    if (hx->out_left > 0 || pn_bytes_len(&c->out) + n > PN__H1_COPY_MAX) {
         ssize_t open = open_chunk(hx, n);
         return open <= 0 ? open : chunk_sent(hx, send_bytes(hx, data, (size_t)open));
     }

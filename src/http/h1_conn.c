@@ -292,6 +292,16 @@ static const struct pn_conn_state *resting_state(const struct pn__h1_conn *hc)
     return &pn__h1_state_idle;
 }
 
+/* A request goes on by itself: from now on its client's leaving is news. Without memory it is found
+ * out at the next write. */
+static void watch_peer(struct pn__h1_conn *hc)
+{
+    struct pn_conn *c = &hc->c;
+    if (c->watch.fd < 0)
+        (void)pn_watch_add(hc->h1->loop, &c->watch, c->transport.fd,
+                           EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
 /* The frame is over, the connection lives: what is gathered leaves, and a time-out starts. */
 static void rest(struct pn__h1_conn *hc)
 {
@@ -305,6 +315,7 @@ static void rest(struct pn__h1_conn *hc)
             /* Without memory the scratch stays ours until the request is over. */
             (void)pn__h1_keep(&hc->hx->x);
             pn__h1_serving_state(hc);
+            watch_peer(hc);
             return;
         }
         set_state(hc, &pn__h1_state_body);

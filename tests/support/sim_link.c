@@ -60,7 +60,9 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
         left -= n;
     }
     l->reads++;
-    if (pn_bytes_len(&l->to_server) == 0 && !l->eof)
+    if (pn_bytes_len(&l->to_server) > 0)
+        sim_fd_raise(l->sim, l->fd, EPOLLIN); /* as if the rest came just now */
+    else if (!l->eof)
         sim_fd_lower(l->sim, l->fd, EPOLLIN);
     *done = moved;
     return PN_IO_OK;
@@ -151,6 +153,7 @@ static const struct pn_transport_ops ops = {
     .pending = link_pending,
     .shutdown = link_shutdown,
     .close = link_close,
+    .short_read_drains = true,
 };
 
 struct sim_link *sim_link_open(struct sim_poller *sim)
