@@ -27,7 +27,8 @@ struct pn_wait_config {
     struct pn_log *log;             /* NULL: the default */
     const char *const *leave_alone; /* image names (a part of the path) not to patch */
     size_t leave_alone_count;
-    bool own_idents; /* fibers: pthread_self and what takes its result answer by core */
+    struct pn_cores
+        *cores; /* borrowed; fibers: pthread_self and what takes its result answer by core */
 };
 
 /* 0 or negative errno (-ENOEXEC: an image's tables could not be understood: it is named in the log and left alone). Call before threads

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which calls wait in a core, and the functions that stand in for libc's (inside the room only).
+ *
+ * The replacements have libc's own prototypes and semantics; each file says which part of POSIX it
+ * keeps. Onward calls are ordinary calls of this image, whose import table nobody patches. */
+#pragma once
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "wait/wait.h"
+
+/* True between install and uninstall, false in the child of a fork. */
+extern _Atomic bool pn__wait_on;
+
+/* The core in which the calling thread's call must wait, or NULL: the call goes straight on. */
+struct pn_core *pn__wait_gate(void);
+/* The cores whose fibers have idents of their own; NULL when nothing does. */
+struct pn_cores *pn__wait_cores(void);
+/* Counts one wait (figures). */
+void pn__wait_count(void);
+
+static inline bool pn__core_is_fiber(struct pn_core *core)
+{
+    return pn_cores_carrier(pn_core_cores(core)) == PN_CARRIER_FIBERS;
+}
+
+/* call_dl.c: loads what was asked for, then scans. */
+void *pn__call_dlopen(const char *file, int mode);
+
+/* call_time.c */
+int pn__call_nanosleep(const struct timespec *request, struct timespec *rest);
+int pn__call_clock_nanosleep(clockid_t clock, int flags, const struct timespec *request,
+                             struct timespec *rest);
+int pn__call_usleep(useconds_t us);
+unsigned pn__call_sleep(unsigned seconds);
+
+/* call_sem.c */
+int pn__call_sem_wait(sem_t *sem);
+int pn__call_sem_timedwait(sem_t *sem, const struct timespec *deadline);
+int pn__call_sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *deadline);
+int pn__call_sem_post(sem_t *sem);
+void pn__sem_after_fork_child(void);
+
+/* call_self.c: idents of fibers */
+pthread_t pn__call_pthread_self(void);
+int pn__call_pthread_kill(pthread_t thread, int signo);
+int pn__call_pthread_sigqueue(pthread_t thread, int signo, const union sigval value);
+int pn__call_pthread_getcpuclockid(pthread_t thread, clockid_t *clock);
+int pn__call_pthread_getattr_np(pthread_t thread, pthread_attr_t *attr);
+int pn__call_pthread_getname_np(pthread_t thread, char *name, size_t size);
+int pn__call_pthread_setname_np(pthread_t thread, const char *name);
+int pn__call_pthread_getaffinity_np(pthread_t thread, size_t size, cpu_set_t *set);
+int pn__call_pthread_setaffinity_np(pthread_t thread, size_t size, const cpu_set_t *set);
+int pn__call_pthread_getschedparam(pthread_t thread, int *policy, struct sched_param *param);
+int pn__call_pthread_setschedparam(pthread_t thread, int policy, const struct sched_param *param);
+int pn__call_pthread_setschedprio(pthread_t thread, int priority);
+int pn__call_pthread_join(pthread_t thread, void **result);
+int pn__call_pthread_detach(pthread_t thread);
+int pn__call_pthread_cancel(pthread_t thread);

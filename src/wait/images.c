@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads what the dynamic linker left in memory: program headers, dynamic sections, relocations
+ * (System V ABI, chapter 5; AMD64 supplement, 4.4). Nothing is read from disk. */
+#include "wait/images.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <errno.h>
+#include <string.h>
+
+void pn__landmarks_find(struct pn__landmarks *out)
+{
+    *out = (struct pn__landmarks){.own = (uintptr_t)&pn__landmarks_find};
+    /* By the handle of libc itself: a sanitizer may stand in front of any name in the global scope. */
+    void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    if (libc) {
+        out->libc = (uintptr_t)dlsym(libc, "gnu_get_libc_version");
+        dlclose(libc);
+    }
+    out->interpreter = (uintptr_t)dlsym(RTLD_DEFAULT, "Py_IsInitialized");
+}
+
+bool pn__image_contains(const struct pn__image *image, uintptr_t address)
+{
+    for (ElfW(Half) i = 0; i < image->phdr_count; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        uintptr_t start = image->base + p->p_vaddr;
+        if (p->p_type == PT_LOAD && address >= start && address - start < p->p_memsz)
+            return true;
+    }
+    return false;
+}
+
+static bool is_system_name(const char *name)
+{
+    static const char *const parts[] = {"linux-vdso", "/ld-linux", "/libc.so",   "libasan.so",
+                                        "libtsan.so", "libubsan",  "liblsan.so", "libclang_rt."};
+    for (size_t i = 0; i < PN_ARRAY_LEN(parts); i++)
+        if (strstr(name, parts[i]))
+            return true;
+    return false;
+}
+
+enum pn__image_kind pn__image_classify(const struct pn__image *image,
+                                       const struct pn__landmarks *landmarks)
+{
+    if (is_system_name(image->name))
+        return PN__IMAGE_NONE;
+    if (pn__image_contains(image, landmarks->own) || pn__image_contains(image, landmarks->libc))
+        return PN__IMAGE_NONE;
+    if (landmarks->interpreter && pn__image_contains(image, landmarks->interpreter))
+        return PN__IMAGE_INTERPRETER;
+    return PN__IMAGE_OTHER;
+}
+
+struct dynamic {
+    const ElfW(Sym) * symbols;
+    const char *strings;
+    const ElfW(Rela) * tables[2]; /* DT_RELA, DT_JMPREL */
+    size_t sizes[2];
+};
+
+/* glibc relocates the addresses in an image's dynamic section, but not in those it may not write
+ * (vdso): a value below the base is still an offset. */
+static const void *dynamic_address(const struct pn__image *image, ElfW(Addr) value)
+{
+    return (const void *)(value < image->base ? image->base + value : value);
+}
+
+static bool dynamic_find(const struct pn__image *image, struct dynamic *d)
+{
+    const ElfW(Dyn) *dyn = NULL;
+    *d = (struct dynamic){0};
+    for (ElfW(Half) i = 0; i < image->phdr_count; i++)
+        if (image->phdr[i].p_type == PT_DYNAMIC)
+            dyn = (const ElfW(Dyn) *)(image->base + image->phdr[i].p_vaddr);
+    if (!dyn)
+        return false;
+    for (; dyn->d_tag != DT_NULL; dyn++) {
+        switch (dyn->d_tag) {
+        case DT_SYMTAB:
+            d->symbols = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_STRTAB:
+            d->strings = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_RELA:
+            d->tables[0] = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_RELASZ:
+            d->sizes[0] = dyn->d_un.d_val;
+            break;
+        case DT_JMPREL:
+            d->tables[1] = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_PLTRELSZ:
+            d->sizes[1] = dyn->d_un.d_val;
+            break;
+        default:
+            break;
+        }
+    }
+    return true;
+}
+
+static bool in_relro(const struct pn__image *image, uintptr_t address)
+{
+    for (ElfW(Half) i = 0; i < image->phdr_count; i++) {
+        const ElfW(Phdr) *p = &image->phdr[i];
+        if (p->p_type == PT_GNU_RELRO && address - (image->base + p->p_vaddr) < p->p_memsz)
+            return true;
+    }
+    return false;
+}
+
+static bool is_import(ElfW(Xword) info, const ElfW(Sym) * symbol)
+{
+    switch (ELF64_R_TYPE(info)) {
+    case R_X86_64_JUMP_SLOT:
+    case R_X86_64_GLOB_DAT:
+    case R_X86_64_64:
+        break;
+    default:
+        return false;
+    }
+    /* An undefined symbol of no type is what old toolchains write for functions. */
+    unsigned type = ELF64_ST_TYPE(symbol->st_info);
+    return symbol->st_shndx == SHN_UNDEF && (type == STT_FUNC || type == STT_NOTYPE);
+}
+
+int pn__image_imports(const struct pn__image *image,
+                      void (*fn)(void *ctx, const struct pn__import *import), void *ctx)
+{
+    struct dynamic d;
+    if (!dynamic_find(image, &d))
+        return 0; /* a static image imports nothing */
+    if (!d.symbols || !d.strings)
+        return -ENOEXEC;
+    for (size_t t = 0; t < PN_ARRAY_LEN(d.tables); t++) {
+        const ElfW(Rela) *rela = d.tables[t];
+        size_t count = rela ? d.sizes[t] / sizeof *rela : 0;
+        for (size_t i = 0; i < count; i++) {
+            const ElfW(Sym) *symbol = &d.symbols[ELF64_R_SYM(rela[i].r_info)];
+            if (rela[i].r_addend != 0 || !is_import(rela[i].r_info, symbol))
+                continue;
+            uintptr_t slot = image->base + rela[i].r_offset;
+            fn(ctx, &(struct pn__import){.name = d.strings + symbol->st_name,
+                                         .slot = (uintptr_t *)slot,
+                                         .read_only = in_relro(image, slot)});
+        }
+    }
+    return 0;
+}
+
+static int read_counts(struct dl_phdr_info *info, size_t size, void *ctx)
+{
+    struct pn__load_counts *counts = ctx;
+    if (size >= offsetof(struct dl_phdr_info, dlpi_subs) + sizeof info->dlpi_subs)
+        *counts = (struct pn__load_counts){info->dlpi_adds, info->dlpi_subs};
+    return 1; /* the first image tells: no need for the others */
+}
+
+struct pn__load_counts pn__image_counts(void)
+{
+    struct pn__load_counts counts = {0, 0};
+    dl_iterate_phdr(read_counts, &counts);
+    return counts;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of redirected names is sorted, complete in itself, and found by bisection. */
+#include "wait/table.h"
+
+#include <dlfcn.h>
+#include <string.h>
+
+#include "test_base.h"
+
+static void rows_are_sorted_and_found(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < pn__redirects_count; i++) {
+        if (i)
+            assert_true(strcmp(pn__redirects[i - 1].name, pn__redirects[i].name) < 0);
+        assert_ptr_equal(pn__redirect_find(pn__redirects[i].name), &pn__redirects[i]);
+        assert_non_null(pn__redirects[i].replacement);
+        assert_true(pn__redirects[i].images != 0);
+    }
+}
+
+static void every_name_is_one_of_libc(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < pn__redirects_count; i++)
+        assert_non_null(dlsym(RTLD_DEFAULT, pn__redirects[i].name));
+}
+
+static void others_are_not_found(void **state)
+{
+    static const char *const names[] = {"", "a", "nanosleep2", "nanoslee", "zzz", "sem_trywait"};
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(names); i++)
+        assert_null(pn__redirect_find(names[i]));
+}
+
+static void the_interpreter_keeps_its_own_locks(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < pn__redirects_count; i++)
+        if (strstr(pn__redirects[i].name, "mutex") || strstr(pn__redirects[i].name, "cond_"))
+            assert_false(pn__redirects[i].images & PN__IMAGE_INTERPRETER);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_sorted_and_found),
+        cmocka_unit_test(every_name_is_one_of_libc),
+        cmocka_unit_test(others_are_not_found),
+        cmocka_unit_test(the_interpreter_keeps_its_own_locks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
