@@ -57,9 +57,9 @@ void pn__describe_serving(const struct pn__start *start)
     list_addresses(start, addresses, sizeof addresses);
     describe_carrier(&start->settings.carrier, carrier, sizeof carrier);
     if (count == 1)
-        snprintf(processes, sizeof processes, "one process");
+        snprintf(processes, sizeof processes, "one process,");
     else
         snprintf(processes, sizeof processes, "%d processes, each", count);
-    pn_log_info(start->log, "serving %s at %s: %s, %s", start->settings.app.target, addresses,
+    pn_log_info(start->log, "serving %s at %s: %s %s", start->settings.app.target, addresses,
                 processes, carrier);
 }
