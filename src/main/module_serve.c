@@ -97,6 +97,31 @@ static int load(struct serve *s)
     return status;
 }
 
+/* Calls functions of the gc module; what goes wrong there is no reason to stop. */
+static void call_gc(const char *first, const char *second)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *done = gc ? PyObject_CallMethod(gc, first, NULL) : NULL;
+    Py_XDECREF(done);
+    done = gc && second ? PyObject_CallMethod(gc, second, NULL) : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(gc);
+    PyErr_Clear();
+}
+
+/* What is alive now is alive in every worker: the collector leaves those pages shared. */
+static void freeze_memory(void)
+{
+    call_gc("collect", "freeze");
+}
+
+/* Before the interpreter ends: it finds no cycle, and runs no finaliser, among what is frozen. */
+static void thaw_memory(const struct serve *s)
+{
+    if (s->manager_pid && !s->start->settings.processes.lazy_apps)
+        call_gc("unfreeze", NULL);
+}
+
 /* --- A worker --------------------------------------------------------------------------------- */
 
 static void worker_is_ready(void *ctx)
@@ -155,6 +180,7 @@ static int serve_worker(struct serve *s)
     if (status == PN_EXIT_CUT)
         leave(s, status);
     drop_interruption();
+    thaw_memory(s);
     pn_gateway_destroy(s->gateway);
     s->gateway = NULL;
     return status;
@@ -228,18 +254,6 @@ static void take_gil(void *ctx)
     PyEval_RestoreThread(*saved);
 }
 
-/* What is alive now is alive in every worker: the collector leaves those pages shared. */
-static void freeze_memory(void)
-{
-    PyObject *gc = PyImport_ImportModule("gc");
-    PyObject *done = gc ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
-    Py_XDECREF(done);
-    done = gc ? PyObject_CallMethod(gc, "freeze", NULL) : NULL;
-    Py_XDECREF(done);
-    Py_XDECREF(gc);
-    PyErr_Clear();
-}
-
 static int serve_generation(struct serve *s)
 {
     const struct pn_settings_processes *processes = &s->start->settings.processes;
@@ -263,6 +277,7 @@ static int serve_generation(struct serve *s)
         s->slot = (unsigned)value;
         return serve_worker(s);
     }
+    thaw_memory(s);
     if (s->gateway) {
         pn_gateway_stop(s->gateway);
         pn_gateway_destroy(s->gateway);

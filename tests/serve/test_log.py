@@ -181,9 +181,12 @@ last = Last()
         assert server.stop() == 0
         lines = printed(server)
         assert lines["at import"] == 1
-        # What was registered before the fork runs in the worker and in its generation.
-        assert lines["at exit"] == (2 if more else 1)
-        assert any("a piece" in line for line in lines)
+        # What was made before the fork ends in the worker and in its generation.
+        ends = 2 if more else 1
+        assert sum(n for line, n in lines.items() if line.endswith("at exit")) == ends
+        assert lines["deleted"] == ends
+        # The piece is the generation's, or the only process's.
+        assert sum(n for line, n in lines.items() if line.startswith("a piece")) == 1
 
 
 def test_stdout_and_stderr_stay_apart_without_logto(serve: Serve) -> None:
