@@ -237,9 +237,9 @@ static void idle_for_resumed(struct pn_core *core)
     struct pn_cores *cores = core->cores;
     struct pn_core *to = pn_list_entry(pn_list_pop_front(&cores->resumed), struct pn_core, node);
     cores->resumed_run++;
-    idle_for(core, to);
     if (pn_unlikely(cores->idle_count > PN_CORE_IDLE_KEEP && !pn_timer_is_set(&cores->trim_timer)))
         trim_later(cores);
+    idle_for(core, to);
 }
 
 /* Attached. Until the core is told to end. */
@@ -371,20 +371,29 @@ static bool quiet(struct pn_cores *cores)
 
 /* --- Waiting ----------------------------------------------------------------------------------------------- */
 
+static void say_overtaken(struct pn_core *core)
+{
+    if (core->inside)
+        pn_core_leave_app(core);
+    pn__core_overtake(core);
+    if (core->inside)
+        pn_core_enter_app(core);
+}
+
 /* Detached. Gives the loop to another fiber until somebody resumes this one; its reason says why. False: there
  * is no other fiber to be had, and nothing has happened. */
 static bool suspend(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
     const struct pn_core_host *host = cores->host;
+    core->inside = !pn_core_is_runner(core);
     if (core->overtaken)
-        pn__core_overtake(core);
+        say_overtaken(core);
     struct pn_core *next = next_runner(cores);
     if (pn_unlikely(!next)) {
         pn__cores_lower_limit(cores);
         return false;
     }
-    core->inside = !pn_core_is_runner(core);
     core->parked = true;
     core->reason = NOT_RESUMED;
     next->return_to = core;

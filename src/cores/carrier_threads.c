@@ -5,10 +5,11 @@
  *    ^                     |not FREE                                                             |
  *    +---------------------+-------------- back at its base: idle list, loan returned -----------+
  *
- * Whoever frees the baton has a successor in hand first (an idle thread, or a new one), frees it, and only
- * then designates: so there is always somebody on the way to a FREE baton. A designated core that
- * finds it taken (a follower came first) is idle again. Home waits on its own futex for the baton to be moved to it:
- * for its work, and at the end. */
+ * Somebody is always on the way to a FREE baton: whoever frees it looks, under the lock, whether a designated core
+ * is still coming, and designates one if not (an idle thread, or a new one). A designated core looks at the baton under
+ * the same lock, once: it takes it, or is idle again (a follower came first). So one that frees it
+ * either meets a core that has yet to look, or finds it on the idle list; nobody is made for want of one
+ * that is merely late. Home waits on its own futex for the baton to be moved to it: for its work, and at the end. */
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,43 @@ static void designate(struct pn_core *core)
 void pn__threads_designate(struct pn_core *core)
 {
     designate(core);
+}
+
+static void push_locked(struct pn_core *core)
+{
+    struct pn_cores *cores = core->cores;
+    cores->coming--;
+    pn_list_push_front(&cores->idle, &core->node);
+    cores->idle_count++;
+}
+
+void pn__threads_push_back(struct pn_core *core)
+{
+    pn__lock_take(&core->cores->lock);
+    push_locked(core);
+    pn__lock_drop(&core->cores->lock);
+}
+
+static void count_coming(struct pn_cores *cores, int by)
+{
+    pn__lock_take(&cores->lock);
+    cores->coming += (unsigned)by;
+    pn__lock_drop(&cores->lock);
+}
+
+/* An idle core, from now on coming. UNLESS_COMING: none if another one is; then *COMING is true. */
+static struct pn_core *pop_idle(struct pn_cores *cores, bool unless_coming, bool *coming)
+{
+    struct pn_core *core = NULL;
+    pn__lock_take(&cores->lock);
+    *coming = cores->coming > 0;
+    if (!pn_list_empty(&cores->idle) && !(unless_coming && *coming)) {
+        core = pn_list_entry(pn_list_pop_front(&cores->idle), struct pn_core, node);
+        cores->idle_count--;
+        cores->coming++;
+    }
+    pn__lock_drop(&cores->lock);
+    return core;
 }
 
 static bool try_leave(struct pn_core *core)
@@ -98,34 +136,48 @@ static int spawn(struct pn_core *core)
     return -rc;
 }
 
-struct pn_core *pn__threads_successor(struct pn_cores *cores)
+static struct pn_core *spawn_coming(struct pn_cores *cores)
 {
-    struct pn_core *core = pn__idle_pop(cores);
-    if (core)
-        return core;
-    core = pn__core_new(cores);
+    struct pn_core *core = pn__core_new(cores);
+    count_coming(cores, 1);
     int rc = core ? spawn(core) : -EAGAIN;
     if (rc == 0)
         return core;
+    count_coming(cores, -1);
     if (core)
         pn__core_retire(core);
     pn__cores_complain(cores, rc);
     return NULL;
 }
 
+struct pn_core *pn__threads_successor(struct pn_cores *cores)
+{
+    bool coming;
+    struct pn_core *core = pop_idle(cores, false, &coming);
+    return core ? core : spawn_coming(cores);
+}
+
 /* --- A thread's life ---------------------------------------------------------------------------------- */
 
-/* A FREE baton may be lent for a moment. False: somebody else has it. */
-static bool take_baton(struct pn_core *core)
+/* A designated core's one look at the baton. False: somebody else has it, this one is idle again. */
+static bool take_or_idle(struct pn_core *core)
 {
-    struct pn__baton *b = &core->cores->baton;
-    while (!pn__baton_take(b, core->number)) {
-        if (pn__baton_state_of(pn__baton_load(b)) != PN__BATON_FREE)
-            return false;
-        sched_yield();
+    struct pn_cores *cores = core->cores;
+    for (;;) {
+        pn__lock_take(&cores->lock);
+        bool taken = pn__baton_take(&cores->baton, core->number);
+        bool lent = !taken && pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE;
+        if (taken)
+            cores->coming--;
+        else if (!lent)
+            push_locked(core);
+        pn__lock_drop(&cores->lock);
+        if (taken)
+            pn__count(&cores->switches);
+        if (!lent)
+            return taken;
+        sched_yield(); /* FREE, but lent for a moment; the lender may want the lock */
     }
-    pn__count(&core->cores->switches);
-    return true;
 }
 
 /* Runner, at its base: the baton is home's; this core is idle before home can look for a successor. */
@@ -184,18 +236,31 @@ static bool run_loop(struct pn_core *core)
     return false;
 }
 
+/* For a designated core that cannot come: true when it isn't needed any more. */
+static bool hand_on(struct pn_cores *cores)
+{
+    struct pn_core *other = NULL;
+    pn__lock_take(&cores->lock);
+    bool needed = pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE;
+    if (!needed) {
+        cores->coming--;
+    } else if (!pn_list_empty(&cores->idle)) {
+        other = pn_list_entry(pn_list_pop_front(&cores->idle), struct pn_core, node);
+        cores->idle_count--; /* it is the one that is coming now */
+    }
+    pn__lock_drop(&cores->lock);
+    if (other)
+        designate(other);
+    return !needed || other;
+}
+
 /* Detached, designated, and without a state: another idle one takes over, or a new try does. */
 static bool retry_state(struct pn_core *core, int error)
 {
     struct pn_cores *cores = core->cores;
     const struct pn_core_host *host = cores->host;
     pn__cores_complain(cores, error);
-    while (pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE) {
-        struct pn_core *other = pn__idle_pop(cores);
-        if (other) {
-            designate(other);
-            return false;
-        }
+    while (!hand_on(cores)) {
         (void)pn__os_sleep_until(core, pn_clock_mono_ns() + STATE_RETRY_NS);
         if (host->state_new(host->ctx, core, &core->state) == 0)
             return true;
@@ -203,10 +268,9 @@ static bool retry_state(struct pn_core *core, int error)
     return false;
 }
 
-/* Attached, neither runner nor idle: a follower whose frames have ended, or one that came too late. */
+/* Attached, neither runner nor idle: a follower whose frames have ended. */
 static void go_idle(struct pn_core *core)
 {
-    pn__slots_put(&core->cores->slots, &core->slot);
     pn__idle_push(core);
     pn_core_return_loan(core);
 }
@@ -216,9 +280,9 @@ static void serve(struct pn_core *core)
     while (wait_designated(core)) {
         pn__attach(core);
         pn__core_settle(core);
-        bool idle = take_baton(core) && run_loop(core);
-        if (!idle)
+        if (take_or_idle(core) && !run_loop(core))
             go_idle(core);
+        pn__slots_put(&core->cores->slots, &core->slot);
         pn__detach(core);
     }
 }
@@ -338,14 +402,26 @@ static bool quiet(struct pn_cores *cores)
 static bool offer(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
-    struct pn_core *next = pn__threads_successor(cores);
+    bool coming;
+    if (!pn__baton_offer(&cores->baton, core->number))
+        return true;
+    struct pn_core *next = pop_idle(cores, true, &coming);
+    if (coming)
+        return true;
     if (!next)
-        return !pn__baton_is(&cores->baton, core->number, PN__BATON_INSIDE);
-    if (pn__baton_offer(&cores->baton, core->number))
+        next = spawn_coming(cores);
+    if (next) {
         designate(next);
-    else
-        pn__idle_push(next);
-    return true;
+        return true;
+    }
+    /* FREE and nobody to be had: this core stays the runner, unless a follower was quicker. */
+    while (!pn__baton_take(&cores->baton, core->number)) {
+        if (pn__baton_state_of(pn__baton_load(&cores->baton)) != PN__BATON_FREE)
+            return true;
+        sched_yield();
+    }
+    pn_core_enter_app(core);
+    return false;
 }
 
 /* INSIDE -> ACTIVE for a look at the loop; false: it was stolen. */

@@ -216,8 +216,6 @@ int pn_core_park(struct pn_core *core, uint32_t wait_number, int64_t deadline_ns
 void pn_core_count_recheck(struct pn_core *core);
 /* Any thread, any core. CORE may be busy, idle or reused, but not freed: cores live as long as pn_cores. */
 void pn_core_unpark(struct pn_core *core, uint32_t wait_number);
-/* For the figures: a wait found its reason gone though no wake had come. */
-void pn_core_count_recheck(struct pn_core *core);
 
 /* Threads: brackets a call that really blocks (the very same libc call). begin offers the baton and gives the run slot
  * back; end waits for a slot (bounded). FD >= 0: polls it and the loop together first (for a lease at most, since

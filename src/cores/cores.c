@@ -378,7 +378,9 @@ void pn__home_steps(struct pn_cores *cores)
     atomic_store_explicit(&home->busy, false, memory_order_relaxed);
     if (atomic_exchange(&home->cut, false))
         home->was_cut = true;
-    if (cores->end_wanted)
+    /* The runner may have gone to sleep while home was busy, and so not to be had. */
+    const struct pn_home_work work = cores->home_work;
+    if (cores->end_wanted || (work.step && work.pending(work.ctx)))
         pn_task_post(cores->loop, &cores->nudge_task);
 }
 

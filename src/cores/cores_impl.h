@@ -151,6 +151,7 @@ struct pn_cores {
     struct pn_list retired; /* [lock] structs without thread or stack */
     unsigned idle_count;    /* [lock] */
     unsigned carriers;      /* [lock] exist, home not counted */
+    unsigned coming;        /* [lock] threads: designated, have not looked at the baton yet */
 
     /* Admission, all [owner]. */
     unsigned under_way;
@@ -266,9 +267,11 @@ void pn__watchdog_signal(struct pn_core *core);
 
 /* --- carrier_threads.c, for the watchdog --- */
 
-/* Somebody to take the baton: an idle thread, or a new one; NULL. It must be designated or pushed back. */
+/* Somebody to take the baton: an idle thread, or a new one; NULL. It counts as coming, and must be
+ * designated or pushed back. */
 struct pn_core *pn__threads_successor(struct pn_cores *cores);
 void pn__threads_designate(struct pn_core *core);
+void pn__threads_push_back(struct pn_core *core);
 
 /* --- small ones --- */
 

@@ -51,6 +51,7 @@ static void rob(struct pn_cores *cores)
     bool work =
         (pn__baton_load(&cores->baton) & ~PN__BATON_LENT) == dog->seen_word && loop_has_work(cores);
     pn__baton_unlend(&cores->baton);
+    /* The successor first: this thread cannot be the runner if there is none. */
     struct pn_core *next = work ? pn__threads_successor(cores) : NULL;
     if (!next)
         return;
@@ -60,7 +61,7 @@ static void rob(struct pn_cores *cores)
         pn__count(&cores->steals);
         pn__threads_designate(next);
     } else {
-        pn__idle_push(next);
+        pn__threads_push_back(next);
     }
 }
 

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The fiber carrier: the common scenarios, and what only fibers have. */
+#include "cores_scenarios.h"
+
+#define FIBERS PN_CARRIER_FIBERS
+
+static void test_hello(void **state)
+{
+    (void)state;
+    scenario_hello(FIBERS);
+}
+
+static void test_pipes(void **state)
+{
+    (void)state;
+    scenario_pipes(FIBERS, SCALE(2000));
+}
+
+static void test_sleepers(void **state)
+{
+    (void)state;
+    scenario_sleepers(FIBERS, SCALE(4000));
+}
+
+static void test_odd_waits(void **state)
+{
+    (void)state;
+    scenario_odd_waits(FIBERS);
+}
+
+static void test_wakes(void **state)
+{
+    (void)state;
+    scenario_wakes(FIBERS, 50, SCALE(400));
+}
+
+static void test_queue(void **state)
+{
+    (void)state;
+    scenario_queue(FIBERS);
+    scenario_queue_timeout(FIBERS);
+    scenario_withdraw(FIBERS);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    scenario_stop_parked(FIBERS, 100);
+    scenario_stop_graceful(FIBERS);
+    scenario_give_up(FIBERS);
+}
+
+static void test_cut(void **state)
+{
+    (void)state;
+    scenario_cut(FIBERS);
+}
+
+static void test_yield_and_streaming(void **state)
+{
+    (void)state;
+    scenario_yield(FIBERS);
+    scenario_streaming(FIBERS);
+}
+
+static void test_home(void **state)
+{
+    (void)state;
+    scenario_home(FIBERS);
+    scenario_home_waits(FIBERS);
+}
+
+static void test_fork(void **state)
+{
+    (void)state;
+    scenario_fork(FIBERS);
+}
+
+static void test_stress(void **state)
+{
+    (void)state;
+    scenario_stress(FIBERS, SCALE(400), 50);
+    scenario_stress(FIBERS, SCALE(200), 3);
+}
+
+/* --- only fibers ------------------------------------------------------------------------------------ */
+
+static void app_identity(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    void *base;
+    size_t size;
+    char here;
+    MUST(pn_core_ident(core) != (uintptr_t)pthread_self());
+    MUST(pn_core_stack(core, &base, &size));
+    MUST(&here > (char *)base && &here < (char *)base + size);
+    MUST(!pn_core_stack(pn_cores_home(r->s->cores), &base, &size));
+    MUST(pn_core_ident(pn_cores_home(r->s->cores)) == (uintptr_t)pthread_self());
+    unsigned mxcsr = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mxcsr | 0x6000); /* round to zero: its own affair */
+    app_sleep((r->index % 5) * MS);
+    MUST(__builtin_ia32_stmxcsr() == (mxcsr | 0x6000));
+    __builtin_ia32_ldmxcsr(mxcsr);
+    MUST(((struct fake_state *)pn_core_state(core))->resumed > 0);
+}
+
+static void test_identity(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, 20, app_identity);
+    assert_int_equal(server_run(&s, 20), 0);
+    all_done(all, 20);
+    /* A wait in each, and no more fibers than could run at once. */
+    assert_true(server_stats(&s).carriers <= 9);
+    free(all);
+    server_free(&s);
+}
+
+/* Two that wake each other in turns must not starve the loop's events. */
+static void app_ping(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    while (!atomic_load(&r->flag) && !r->peer->done) {
+        uint32_t number = pn_core_wait_begin(core);
+        atomic_store(&r->number, number);
+        struct pn_core *other = atomic_load(&r->peer->core);
+        if (other)
+            pn_core_unpark(other, atomic_load(&r->peer->number));
+        DETACHED(core, pn_core_park(core, number, PN_NEVER_NS));
+    }
+    if (!r->peer->done)
+        pn_core_unpark(atomic_load(&r->peer->core), atomic_load(&r->peer->number));
+}
+
+static void app_stops_ping(struct request *r)
+{
+    app_sleep(20 * MS);
+    atomic_store(&r->peer->flag, 1);
+    atomic_store(&r->peer->peer->flag, 1);
+}
+
+static void test_ping_pong(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, 3, app_ping);
+    all[0].peer = &all[1];
+    all[1].peer = &all[0];
+    all[2].peer = &all[0];
+    all[2].app = app_stops_ping;
+    assert_int_equal(server_run(&s, 3), 0);
+    all_done(all, 3);
+    assert_true(server_stats(&s).switches > 1000);
+    assert_true(all[2].took_ns < 500 * MS);
+    free(all);
+    server_free(&s);
+}
+
+static void app_stalls(struct request *r)
+{
+    (void)r;
+    int64_t end = pn_clock_mono_ns() + 150 * MS;
+    while (pn_clock_mono_ns() < end)
+        ;
+}
+
+static void test_stall_is_reported(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.log_blocking_ns = 30 * MS;
+    server_make(&s, FIBERS, &c);
+    struct request *all = requests_make(&s, 10, app_sleeper); /* waiting is no stall */
+    all[0].app = app_stalls;
+    assert_int_equal(server_run(&s, 10), 0);
+    assert_int_equal(atomic_load(&s.py.stalls), 1);
+    free(all);
+    server_free(&s);
+}
+
+static void app_short(struct request *r)
+{
+    (void)r;
+    app_sleep(300 * MS);
+}
+
+static void test_idle_fibers_leave(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 300;
+    server_make(&s, FIBERS, &c);
+    s.cores->trim_span_ns = 20 * MS;
+    struct request *all = requests_make(&s, 201, app_sleeper);
+    all[200].app = app_short; /* keeps the loop running */
+    assert_int_equal(server_run(&s, 201), 0);
+    assert_int_equal(atomic_load(&s.py.made), 202);
+    assert_true(server_stats(&s).carriers <= PN_CORE_IDLE_KEEP + 2);
+    /* Their structs and stacks serve again. */
+    struct request *more = requests_make(&s, 100, app_sleeper);
+    server_again(&s);
+    assert_int_equal(server_run(&s, 100), 0);
+    all_done(more, 100);
+    free(more);
+    free(all);
+    server_free(&s);
+}
+
+/* No state for a new core: the wait blocks for real, N is lowered, and nothing is lost. */
+static void test_no_more_states(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 20;
+    server_make(&s, FIBERS, &c);
+    struct request *all = requests_make(&s, 30, app_odd_waits);
+    s.cores->complained = true; /* no line in the tests' output */
+    s.expected = 30;
+    atomic_store(&s.py.fail_states, 0);
+    /* The first runner gets its state, and so do two more; then no one. */
+    s.cores->all_max = 4;
+    assert_int_equal(server_run(&s, 30), 0);
+    all_done(all, 30);
+    assert_true(s.cores->limit <= 3);
+    free(all);
+    server_free(&s);
+}
+
+static void test_state_fails_once(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, FIBERS, NULL);
+    s.cores->complained = true;
+    struct request *all = requests_make(&s, 1, app_hello);
+    atomic_store(&s.py.fail_states, 1);
+    s.expected = 1;
+    assert_int_equal(pn_cores_run(s.cores), -EAGAIN);
+    assert_int_equal(server_run(&s, 1), 0);
+    free(all);
+    struct request *more = requests_make(&s, 5, app_sleeper);
+    atomic_store(&s.py.fail_states, 1); /* the first that waits cannot hand over */
+    server_again(&s);
+    assert_int_equal(server_run(&s, 5), 0);
+    all_done(more, 5);
+    free(more);
+    server_free(&s);
+}
+
+/* Fiber stacks end in an unwindable way, and a switch is cheap: what callgrind measures. */
+static void test_many_switches(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, 8, app_yields);
+    assert_int_equal(server_run(&s, 8), 0);
+    struct pn_cores_stats st = server_stats(&s);
+    assert_true(st.switches >= 8 * 20);
+    assert_true(st.waiting == 0);
+    free(all);
+    server_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_sleepers),
+        cmocka_unit_test(test_odd_waits),
+        cmocka_unit_test(test_wakes),
+        cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_yield_and_streaming),
+        cmocka_unit_test(test_home),
+        cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_stress),
+        cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_ping_pong),
+        cmocka_unit_test(test_stall_is_reported),
+        cmocka_unit_test(test_idle_fibers_leave),
+        cmocka_unit_test(test_no_more_states),
+        cmocka_unit_test(test_state_fails_once),
+        cmocka_unit_test(test_many_switches),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread carrier: the common scenarios, and the baton's life: lease, loans, joint polls, threads
+ * that come and go. */
+#include "cores_scenarios.h"
+
+#define THREADS PN_CARRIER_THREADS
+
+static void test_hello(void **state)
+{
+    (void)state;
+    scenario_hello(THREADS);
+}
+
+static void test_pipes(void **state)
+{
+    (void)state;
+    scenario_pipes(THREADS, SCALE(400));
+}
+
+static void test_sleepers(void **state)
+{
+    (void)state;
+    scenario_sleepers(THREADS, SCALE(400));
+}
+
+static void test_odd_waits(void **state)
+{
+    (void)state;
+    scenario_odd_waits(THREADS);
+}
+
+static void test_wakes(void **state)
+{
+    (void)state;
+    scenario_wakes(THREADS, 20, SCALE(100));
+}
+
+static void test_queue(void **state)
+{
+    (void)state;
+    scenario_queue(THREADS);
+    scenario_queue_timeout(THREADS);
+    scenario_withdraw(THREADS);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    scenario_stop_parked(THREADS, 100);
+    scenario_stop_graceful(THREADS);
+    scenario_give_up(THREADS);
+}
+
+static void test_cut(void **state)
+{
+    (void)state;
+    scenario_cut(THREADS);
+}
+
+static void test_yield_and_streaming(void **state)
+{
+    (void)state;
+    scenario_yield(THREADS);
+    scenario_streaming(THREADS);
+}
+
+static void test_home(void **state)
+{
+    (void)state;
+    scenario_home(THREADS);
+    scenario_home_waits(THREADS);
+}
+
+static void test_fork(void **state)
+{
+    (void)state;
+    scenario_fork(THREADS);
+}
+
+static void test_stress(void **state)
+{
+    (void)state;
+    scenario_stress(THREADS, SCALE(400), 50);
+    scenario_stress(THREADS, SCALE(200), 3);
+}
+
+/* --- the lease ------------------------------------------------------------------------------------------ */
+
+struct later {
+    struct pn_timer timer;
+    struct request *r;
+};
+
+static void post_later(struct pn_timer *timer)
+{
+    struct later *l = pn_container_of(timer, struct later, timer);
+    l->r->span_ns = timer->deadline_ns; /* when it was due */
+    request_post(l->r);
+}
+
+static void app_computes(struct request *r)
+{
+    (void)r;
+    app_compute(200 * MS);
+    r->flag = 1;
+}
+
+/* How late it is, and whether the one that computes is still at it. */
+static void app_in_time(struct request *r)
+{
+    r->took_ns = pn_clock_mono_ns() - r->span_ns;
+    r->result = !atomic_load(&r->peer->flag) && r->took_ns < 100 * MS;
+}
+
+static void test_lease(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 1, app_computes);
+    struct request quick[4];
+    struct later later[4];
+    for (int i = 0; i < 4; i++) {
+        request_init(&quick[i], &s, app_in_time);
+        quick[i].peer = &all[0];
+        later[i].r = &quick[i];
+        pn_timer_init(&later[i].timer, post_later);
+        pn_timer_set(s.loop, &later[i].timer, pn_clock_mono_ns() + (10 + i * 20) * MS);
+    }
+    assert_int_equal(server_run(&s, 5), 0);
+    for (int i = 0; i < 4; i++)
+        assert_true(quick[i].result);
+    assert_true(server_stats(&s).steals >= 1);
+    free(all);
+    server_free(&s);
+}
+
+/* With nothing else to do nobody is robbed. */
+static void test_lone_computer(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 1, app_computes);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(server_stats(&s).steals, 0);
+    assert_int_equal(server_stats(&s).carriers, 1);
+    free(all);
+    server_free(&s);
+}
+
+/* --- waits beside the loop --------------------------------------------------------------------------------- */
+
+static void app_lone_waits(struct request *r)
+{
+    for (int i = 0; i < 5; i++)
+        MUST(app_sleep(5 * MS) == PN_WAIT_TIMEOUT);
+    MUST(app_wait_fd(r->fd[0], EPOLLIN, 5 * MS) == PN_WAIT_TIMEOUT);
+    MUST(write(r->fd[1], "x", 1) == 1);
+    MUST(app_wait_fd(r->fd[0], EPOLLIN, -1) == PN_WAIT_READY);
+    struct pn_core *core = pn_core_self();
+    bool offered;
+    DETACHED(core, offered = pn_core_block_begin(core, r->fd[0], EPOLLIN));
+    MUST(!offered);
+    MUST(pn__baton_is(&core->cores->baton, core->number, PN__BATON_INSIDE));
+}
+
+/* One request alone never gives the loop away: the first thread is the only one. */
+static void test_lone_waits(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 1, app_lone_waits);
+    MUST(pipe(all[0].fd) == 0);
+    assert_int_equal(server_run(&s, 1), 0);
+    struct pn_cores_stats st = server_stats(&s);
+    assert_int_equal(st.waits, 0);
+    assert_int_equal(st.carriers, 1);
+    assert_int_equal(st.switches, 2); /* to the thread, and back to home */
+    close(all[0].fd[0]);
+    close(all[0].fd[1]);
+    free(all);
+    server_free(&s);
+}
+
+static void app_blocks(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    struct pollfd p = {.fd = r->fd[0], .events = POLLIN};
+    int64_t t0 = pn_clock_mono_ns();
+    fake_detach(&r->s->py, pn_core_state(core));
+    MUST(pn_core_block_begin(core, r->fd[0], EPOLLIN));
+    MUST(poll(&p, 1, 60) == 0);
+    pn_core_block_end(core);
+    fake_attach(&r->s->py, pn_core_state(core));
+    MUST(pn_clock_mono_ns() - t0 >= 60 * MS);
+}
+
+/* The very same call blocks, and the loop goes on in another thread meanwhile. */
+static void test_really_blocking(void **state)
+{
+    (void)state;
+    struct server s;
+    int fd[2];
+    MUST(pipe(fd) == 0);
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 8, app_blocks);
+    for (int i = 0; i < 8; i++)
+        all[i].fd[0] = fd[0];
+    int64_t t0 = pn_clock_mono_ns();
+    assert_int_equal(server_run(&s, 8), 0);
+    assert_true(pn_clock_mono_ns() - t0 < 300 * MS);
+    all_done(all, 8);
+    close(fd[0]);
+    close(fd[1]);
+    free(all);
+    server_free(&s);
+}
+
+static void app_interrupted(struct request *r)
+{
+    int rc;
+    while ((rc = app_wait_fd(r->fd[0], EPOLLIN, 2000 * MS)) == PN_WAIT_READY)
+        ;
+    r->result = rc;
+}
+
+static void on_signal(int signo)
+{
+    (void)signo;
+}
+
+static void *send_signal(void *arg)
+{
+    struct request *r = arg;
+    struct pn_core *core;
+    while (!(core = atomic_load(&r->core)))
+        usleep(1000);
+    usleep(20000);
+    pthread_kill(core->os_thread, SIGUSR2);
+    return NULL;
+}
+
+static void test_signal_interrupts(void **state)
+{
+    (void)state;
+    struct server s;
+    int fd[2];
+    pthread_t t;
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGUSR2, &sa, NULL);
+    MUST(pipe(fd) == 0);
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 1, app_interrupted);
+    all[0].fd[0] = fd[0];
+    pthread_create(&t, NULL, send_signal, &all[0]);
+    assert_int_equal(server_run(&s, 1), 0);
+    pthread_join(t, NULL);
+    assert_int_equal(all[0].result, PN_WAIT_INTERRUPTED);
+    close(fd[0]);
+    close(fd[1]);
+    free(all);
+    server_free(&s);
+}
+
+/* --- threads that come and go -------------------------------------------------------------------------------- */
+
+static void app_after_a_while(struct request *r)
+{
+    (void)r;
+    app_sleep(300 * MS);
+}
+
+static void test_idle_threads_leave(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 60;
+    server_make(&s, THREADS, &c);
+    s.cores->idle_span_ns = 20 * MS;
+    struct request *all = requests_make(&s, 51, app_sleeper);
+    all[50].app = app_after_a_while;
+    assert_int_equal(server_run(&s, 51), 0);
+    assert_true(server_stats(&s).carriers <= PN_CORE_IDLE_KEEP + 2);
+    assert_true(atomic_load(&s.py.made) > 40);
+    struct request *more = requests_make(&s, 50, app_sleeper);
+    server_again(&s);
+    assert_int_equal(server_run(&s, 50), 0);
+    all_done(more, 50);
+    free(more);
+    free(all);
+    server_free(&s);
+}
+
+/* pthread_create fails from some point on: N is lowered, and nothing is lost. */
+static void test_no_more_threads(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 20;
+    server_make(&s, THREADS, &c);
+    s.cores->complained = false;
+    s.cores->config.stack_size = (size_t)1 << 46; /* one thread exists; no other can */
+    struct request *all = requests_make(&s, 30, app_odd_waits);
+    s.cores->complained = true; /* no line in the tests' output */
+    assert_int_equal(server_run(&s, 30), 0);
+    all_done(all, 30);
+    assert_int_equal(server_stats(&s).carriers, 1);
+    assert_int_equal(s.cores->limit, 1);
+    free(all);
+    server_free(&s);
+}
+
+static void test_no_first_thread(void **state)
+{
+    (void)state;
+    struct pn_cores_config c = test_config;
+    c.carrier = THREADS;
+    c.stack_size = (size_t)1 << 46;
+    struct pn_loop *loop = pn_loop_create(pn_poller_epoll_create());
+    assert_null(pn_cores_create(loop, &c));
+    assert_true(errno == EAGAIN || errno == ENOMEM);
+    assert_null(pn_core_self());
+    pn_loop_destroy(loop);
+}
+
+/* The host has no states for new threads for a while. */
+static void test_states_fail(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, THREADS, NULL);
+    s.cores->complained = true;
+    struct request *all = requests_make(&s, 20, app_sleeper);
+    atomic_store(&s.py.fail_states, 3);
+    assert_int_equal(server_run(&s, 20), 0);
+    all_done(all, 20);
+    free(all);
+    server_free(&s);
+}
+
+/* Without a host, where nothing but the baton serialises: loans are really fought for. */
+struct bare {
+    struct pn_cores *cores;
+    struct pn_loop *loop;
+    struct pn_task task[64];
+    int64_t counter;
+    int left;
+};
+static struct bare *bare_server;
+
+static void bare_request(struct pn_task *task)
+{
+    struct bare *b = bare_server;
+    struct pn_core *core = pn_core_self();
+    struct pn_job job = {0};
+    MUST(pn_cores_admit(b->cores, &job) == PN_ADMIT_RUN);
+    unsigned seed = (unsigned)(task - b->task);
+    for (int i = 0; i < 50; i++) {
+        pn_core_enter_app(core);
+        pn_core_sleep_until(core, pn_clock_mono_ns() + (rand_r(&seed) % 300) * PN_NS_PER_US);
+        pn_core_leave_app(core);
+        b->counter++;
+    }
+    pn_cores_done(b->cores);
+    if (--b->left == 0)
+        pn_loop_stop(b->loop);
+}
+
+static void test_without_host(void **state)
+{
+    (void)state;
+    struct pn_cores_config c = test_config;
+    struct bare b = {.left = 64};
+    bare_server = &b;
+    c.carrier = THREADS;
+    c.count = 64;
+    c.lease_ns = MS;
+    b.loop = pn_loop_create(pn_poller_epoll_create());
+    b.cores = pn_cores_create(b.loop, &c);
+    for (int i = 0; i < 64; i++) {
+        pn_task_init(&b.task[i], bare_request);
+        pn_task_post(b.loop, &b.task[i]);
+    }
+    assert_int_equal(pn_cores_run(b.cores), 0);
+    assert_int_equal(b.counter, 64 * 50);
+    pn_cores_destroy(b.cores);
+    pn_loop_destroy(b.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hello),
+        cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_sleepers),
+        cmocka_unit_test(test_odd_waits),
+        cmocka_unit_test(test_wakes),
+        cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_yield_and_streaming),
+        cmocka_unit_test(test_home),
+        cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_stress),
+        cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_lone_computer),
+        cmocka_unit_test(test_lone_waits),
+        cmocka_unit_test(test_really_blocking),
+        cmocka_unit_test(test_signal_interrupts),
+        cmocka_unit_test(test_idle_threads_leave),
+        cmocka_unit_test(test_no_more_threads),
+        cmocka_unit_test(test_no_first_thread),
+        cmocka_unit_test(test_states_fail),
+        cmocka_unit_test(test_without_host),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
