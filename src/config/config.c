@@ -26,7 +26,10 @@ struct pn_config {
     uint32_t magic;
     const struct pn_option_table *table;
     void *settings;
-    unsigned *given; /* by index of option */
+    unsigned *given;            /* by index of option */
+    struct pn_config_use *uses; /* in the arena, which keeps outgrown ones too */
+    size_t use_count;
+    size_t use_capacity;
     struct pn_arena arena;
 };
 
@@ -223,6 +226,30 @@ static int store_value(struct pn_config *config, const struct use *use,
     }
 }
 
+/* For pn_config_uses. TEXT is the value, or NULL. */
+static int remember(struct pn_config *config, const struct use *use, const char *text,
+                    struct pn_config_error *err)
+{
+    if (config->use_count == config->use_capacity) {
+        size_t capacity = config->use_capacity ? 2 * config->use_capacity : 16;
+        struct pn_config_use *uses = pn_config_alloc(config, capacity * sizeof *uses);
+        if (!uses)
+            return pn_config_no_memory(err);
+        if (config->use_count)
+            memcpy(uses, config->uses, config->use_count * sizeof *uses);
+        config->uses = uses;
+        config->use_capacity = capacity;
+    }
+    bool is_long = use->shown[0] == '-' && use->shown[1] == '-';
+    const char *name = is_long ? use->shown + 2 : use->option->name;
+    name = pn_config_strndup(config, name, strlen(name));
+    if (!name)
+        return pn_config_no_memory(err);
+    bool is_flag = use->option->type == PN_OPTION_FLAG;
+    config->uses[config->use_count++] = (struct pn_config_use){name, is_flag ? NULL : text};
+    return 0;
+}
+
 /* Checks and stores what was given for an option; .value NULL is a bare name. */
 static int apply(struct pn_config *config, const struct use *use, struct pn_config_error *err)
 {
@@ -239,13 +266,16 @@ static int apply(struct pn_config *config, const struct use *use, struct pn_conf
         return pn_config_fail(err, "option '%s' cannot be switched off: %s", use->shown,
                               option->help);
     config->given[option - config->table->options]++;
-    if (option->flags & PN_OPTION_ACCEPTED && !option->set)
-        return 0;
     if (text) {
         value.text = pn_config_strndup(config, text, strlen(text));
         if (!value.text)
             return pn_config_no_memory(err);
     }
+    int rc = option->type == PN_OPTION_FLAG && !value.number
+                 ? 0
+                 : remember(config, use, value.text, err);
+    if (rc < 0 || (option->flags & PN_OPTION_ACCEPTED && !option->set))
+        return rc;
     return store_value(config, use, &value, err);
 }
 
@@ -447,6 +477,12 @@ unsigned pn_config_given(const struct pn_config *config, const char *name)
     const struct pn_option *option = find_option(config->table, pn_str_of(name));
     PN_BUG_ON(!option);
     return config->given[option - config->table->options];
+}
+
+const struct pn_config_use *pn_config_uses(const struct pn_config *config, size_t *count)
+{
+    *count = config->use_count;
+    return config->uses;
 }
 
 void *pn_config_settings(const struct pn_config *config)

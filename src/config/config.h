@@ -36,6 +36,13 @@ int pn_config_set(struct pn_config *config, const char *name, const char *value,
 /* How often an option was given, by any of its names; NAME is the table's. A name that is not in
  * the table is a bug. */
 unsigned pn_config_given(const struct pn_config *config, const char *name);
+/* What was given, in its order: the name as it was written (the table's for a letter), and its value;
+ * NULL for a flag that is on. Flags that were switched off are not among them. */
+struct pn_config_use {
+    const char *name;
+    const char *value;
+};
+const struct pn_config_use *pn_config_uses(const struct pn_config *config, size_t *count);
 /* What was passed to create. */
 void *pn_config_settings(const struct pn_config *config);
 

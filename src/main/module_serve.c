@@ -13,9 +13,11 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "main/describe.h"
 #include "main/module_app.h"
 #include "main/worker.h"
@@ -46,6 +48,16 @@ static void after_fork_child(void *ctx)
 
 /* --- The application -------------------------------------------------------------------------- */
 
+/* For uwsgi.opt. NULL when nothing was given; the caller frees it. */
+static struct pn_gateway_option *given_options(const struct pn_settings *settings, size_t *count)
+{
+    const struct pn_config_use *uses = pn_config_uses(settings->config, count);
+    struct pn_gateway_option *options = *count ? pn_xcalloc(*count, sizeof *options) : NULL;
+    for (size_t i = 0; i < *count; i++)
+        options[i] = (struct pn_gateway_option){uses[i].name, uses[i].value};
+    return options;
+}
+
 static struct pn_gateway *make_gateway(struct serve *s)
 {
     const struct pn_settings *settings = &s->start->settings;
@@ -59,6 +71,8 @@ static struct pn_gateway *make_gateway(struct serve *s)
             .port = pn_listener_port(listener),
         };
     }
+    size_t option_count;
+    struct pn_gateway_option *options = given_options(settings, &option_count);
     const struct pn_gateway_config config = {
         .carrier = settings->carrier.kind,
         .cores = (unsigned)settings->carrier.cores,
@@ -67,11 +81,14 @@ static struct pn_gateway *make_gateway(struct serve *s)
         .write_timeout_ns = settings->http.write_timeout_ms * PN_NS_PER_MS,
         .servers = servers,
         .server_count = s->start->listener_count,
+        .options = options,
+        .option_count = option_count,
         .is_trusted = pn__start_is_trusted,
         .trust_ctx = s->start,
         .log = s->start->log,
     };
     struct pn_gateway *gateway = pn_gateway_create(&config, err, sizeof err);
+    free(options);
     if (!gateway)
         pn__start_error(s->start, "%s", err);
     return gateway;

@@ -582,6 +582,28 @@ static void memory_may_run_out_in_the_check(void **state)
         check_without_memory(fill);
 }
 
+/* What uwsgi.opt is made from: names as written, flags without a value, nothing that is off. */
+static void what_was_given_is_remembered(void **state)
+{
+    static const struct pn_config_use expected[] = {
+        {"http-socket", ":9090"}, {"bind", "@x"},     {"processes", "2"}, {"master", NULL},
+        {"virtualenv", "env"},    {"plugin", "http"}, {"chmod", "666"},   {"enable-threads", NULL},
+    };
+    struct fixture *f = *state;
+    good(f, "--http-socket :9090 --bind=@x -p2 -M --no-defer-accept webapp.py --virtualenv env "
+            "--plugin http --chmod --enable-threads");
+    size_t count;
+    const struct pn_config_use *uses = pn_config_uses(f->s.config, &count);
+    assert_int_equal(count, PN_ARRAY_LEN(expected));
+    for (size_t i = 0; i < count; i++) {
+        assert_string_equal(uses[i].name, expected[i].name);
+        if (expected[i].value)
+            assert_string_equal(uses[i].value, expected[i].value);
+        else
+            assert_null(uses[i].value);
+    }
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -607,6 +629,7 @@ int main(void)
         CASE(harmless_options_are_accepted),
         CASE(every_name_of_real_configurations_is_known),
         CASE(every_letter_of_real_configurations_is_known),
+        CASE(what_was_given_is_remembered),
         CASE(memory_may_run_out_in_the_check),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
