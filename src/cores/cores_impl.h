@@ -178,7 +178,7 @@ struct pn_cores {
 
     /* threads */
     struct pn__slots slots;
-    int64_t idle_span_ns; /* tests shorten it */
+    _Atomic int64_t idle_span_ns; /* tests shorten it */
 
     /* fibers, all [owner] */
     struct pn__stack_pool stacks;
