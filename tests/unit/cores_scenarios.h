@@ -27,12 +27,12 @@ static void all_done(const struct request *all, int n)
 
 /* --- hello: nothing waits ------------------------------------------------------------------------ */
 
-static void app_hello(struct request *r)
+static PN_UNUSED void app_hello(struct request *r)
 {
     r->result = 1;
 }
 
-static void scenario_hello(enum pn_carrier carrier)
+static PN_UNUSED void scenario_hello(enum pn_carrier carrier)
 {
     struct server s;
     server_make(&s, carrier, NULL);
@@ -50,7 +50,7 @@ static void scenario_hello(enum pn_carrier carrier)
 
 /* --- pipes: a thread answers in random order -------------------------------------------------------- */
 
-static void app_pipe(struct request *r)
+static PN_UNUSED void app_pipe(struct request *r)
 {
     char c = 0;
     do {
@@ -82,7 +82,7 @@ static void *write_all(void *arg)
     return NULL;
 }
 
-static void scenario_pipes(enum pn_carrier carrier, int n)
+static PN_UNUSED void scenario_pipes(enum pn_carrier carrier, int n)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -108,7 +108,7 @@ static void scenario_pipes(enum pn_carrier carrier, int n)
 
 /* --- sleepers ------------------------------------------------------------------------------------------ */
 
-static void app_sleeper(struct request *r)
+static PN_UNUSED void app_sleeper(struct request *r)
 {
     int64_t t0 = pn_clock_mono_ns();
     int64_t span = (20 + r->index % 30) * MS;
@@ -116,7 +116,7 @@ static void app_sleeper(struct request *r)
     MUST(pn_clock_mono_ns() - t0 >= span);
 }
 
-static void scenario_sleepers(enum pn_carrier carrier, int n)
+static PN_UNUSED void scenario_sleepers(enum pn_carrier carrier, int n)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -135,7 +135,7 @@ static void scenario_sleepers(enum pn_carrier carrier, int n)
 
 /* --- odd waits ----------------------------------------------------------------------------------------- */
 
-static void app_odd_waits(struct request *r)
+static PN_UNUSED void app_odd_waits(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     int fd[2];
@@ -170,7 +170,7 @@ static void app_odd_waits(struct request *r)
     r->result = 1;
 }
 
-static void scenario_odd_waits(enum pn_carrier carrier)
+static PN_UNUSED void scenario_odd_waits(enum pn_carrier carrier)
 {
     struct server s;
     server_make(&s, carrier, NULL);
@@ -183,7 +183,7 @@ static void scenario_odd_waits(enum pn_carrier carrier)
 
 /* --- wakes from another thread, and stale ones --------------------------------------------------------- */
 
-static void app_park(struct request *r)
+static PN_UNUSED void app_park(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     for (int i = 0; i < r->index; i++) {
@@ -227,7 +227,7 @@ static void *wake_all(void *arg)
     return NULL;
 }
 
-static void scenario_wakes(enum pn_carrier carrier, int n, int times)
+static PN_UNUSED void scenario_wakes(enum pn_carrier carrier, int n, int times)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -250,13 +250,13 @@ static void scenario_wakes(enum pn_carrier carrier, int n, int times)
 
 static atomic_int order;
 
-static void app_ordered(struct request *r)
+static PN_UNUSED void app_ordered(struct request *r)
 {
     r->result = atomic_fetch_add(&order, 1);
     app_sleep(20 * MS);
 }
 
-static void scenario_queue(enum pn_carrier carrier)
+static PN_UNUSED void scenario_queue(enum pn_carrier carrier)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -278,13 +278,13 @@ static void scenario_queue(enum pn_carrier carrier)
     server_free(&s);
 }
 
-static void app_long(struct request *r)
+static PN_UNUSED void app_long(struct request *r)
 {
     (void)r;
     app_sleep(100 * MS);
 }
 
-static void scenario_queue_timeout(enum pn_carrier carrier)
+static PN_UNUSED void scenario_queue_timeout(enum pn_carrier carrier)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -307,7 +307,7 @@ static void withdraw_now(struct pn_task *task)
     r->s->refused++;
 }
 
-static void scenario_withdraw(enum pn_carrier carrier)
+static PN_UNUSED void scenario_withdraw(enum pn_carrier carrier)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -349,7 +349,7 @@ static void stop_in(struct stopper *st, struct server *s, int64_t span_ns, int64
 }
 
 /* The exception has been raised before, or comes while it computes. */
-static void app_until_cut(struct request *r)
+static PN_UNUSED void app_until_cut(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     struct fake_state *state = pn_core_state(core);
@@ -379,7 +379,7 @@ static void app_until_cut(struct request *r)
     MUST(r->index % 4 == 3 || app_sleep(2 * MS) == PN_WAIT_TIMEOUT);
 }
 
-static void scenario_stop_parked(enum pn_carrier carrier, int n)
+static PN_UNUSED void scenario_stop_parked(enum pn_carrier carrier, int n)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -401,7 +401,7 @@ static void scenario_stop_parked(enum pn_carrier carrier, int n)
 }
 
 /* Queued requests are dropped at the end, those under way finish in the grace time. */
-static void scenario_stop_graceful(enum pn_carrier carrier)
+static PN_UNUSED void scenario_stop_graceful(enum pn_carrier carrier)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -419,7 +419,7 @@ static void scenario_stop_graceful(enum pn_carrier carrier)
     server_free(&s);
 }
 
-static void app_stubborn(struct request *r)
+static PN_UNUSED void app_stubborn(struct request *r)
 {
     (void)r;
     for (;;)
@@ -427,7 +427,7 @@ static void app_stubborn(struct request *r)
 }
 
 /* In a child, since a server that gave up can't be freed. */
-static void scenario_give_up(enum pn_carrier carrier)
+static PN_UNUSED void scenario_give_up(enum pn_carrier carrier)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -458,7 +458,7 @@ static void cut_now(struct pn_timer *timer)
     pn_core_cut(atomic_load(&c->r->core));
 }
 
-static void app_calm(struct request *r)
+static PN_UNUSED void app_calm(struct request *r)
 {
     struct fake_state *state = pn_core_state(pn_core_self());
     for (int i = 0; i < 30; i++) {
@@ -470,7 +470,7 @@ static void app_calm(struct request *r)
 }
 
 /* One of several is cut; the core's next requests don't notice. */
-static void scenario_cut(enum pn_carrier carrier)
+static PN_UNUSED void scenario_cut(enum pn_carrier carrier)
 {
     struct server s;
     struct pn_cores_config c = test_config;
@@ -491,7 +491,7 @@ static void scenario_cut(enum pn_carrier carrier)
 
 /* --- yield, streaming -------------------------------------------------------------------------------------- */
 
-static void app_yields(struct request *r)
+static PN_UNUSED void app_yields(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     for (int i = 0; i < 20; i++) {
@@ -502,7 +502,7 @@ static void app_yields(struct request *r)
     r->result = atomic_fetch_add(&order, 1);
 }
 
-static void scenario_yield(enum pn_carrier carrier)
+static PN_UNUSED void scenario_yield(enum pn_carrier carrier)
 {
     struct server s;
     server_make(&s, carrier, NULL);
@@ -522,7 +522,7 @@ static void count_call(void *arg)
 }
 
 /* Writes, waits, writes ...: owns the loop in between, mostly on loan. */
-static void app_streams(struct request *r)
+static PN_UNUSED void app_streams(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     pn_core_on_overtaken(core, count_call, r);
@@ -537,7 +537,7 @@ static void app_streams(struct request *r)
     }
 }
 
-static void scenario_streaming(enum pn_carrier carrier)
+static PN_UNUSED void scenario_streaming(enum pn_carrier carrier)
 {
     struct server s;
     server_make(&s, carrier, NULL);
@@ -594,7 +594,7 @@ static void home_step_test(void *ctx)
 static struct home_test *home_of_requests;
 
 /* Schedules on home from inside, as call_soon does. */
-static void app_schedules(struct request *r)
+static PN_UNUSED void app_schedules(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     for (int i = 0; i < 5; i++) {
@@ -605,7 +605,7 @@ static void app_schedules(struct request *r)
     }
 }
 
-static void scenario_home(enum pn_carrier carrier)
+static PN_UNUSED void scenario_home(enum pn_carrier carrier)
 {
     struct server s;
     struct home_test h = {.s = &s, .wait_ns = 5 * MS};
@@ -626,7 +626,7 @@ static void scenario_home(enum pn_carrier carrier)
 }
 
 /* A callback on home that waits must not delay requests. */
-static void scenario_home_waits(enum pn_carrier carrier)
+static PN_UNUSED void scenario_home_waits(enum pn_carrier carrier)
 {
     struct server s;
     struct home_test h = {.s = &s, .steps = 9, .due = 1, .wait_ns = 300 * MS};
@@ -646,7 +646,7 @@ static void scenario_home_waits(enum pn_carrier carrier)
 
 /* --- forks -------------------------------------------------------------------------------------------------- */
 
-static void app_forks(struct request *r)
+static PN_UNUSED void app_forks(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     if (r->index % 2)
@@ -666,7 +666,7 @@ static void app_forks(struct request *r)
     r->result = 1;
 }
 
-static void scenario_fork(enum pn_carrier carrier)
+static PN_UNUSED void scenario_fork(enum pn_carrier carrier)
 {
     struct server s;
     server_make(&s, carrier, NULL);
@@ -731,7 +731,7 @@ static void stress_op(struct request *r, unsigned *seed)
     }
 }
 
-static void app_stress(struct request *r)
+static PN_UNUSED void app_stress(struct request *r)
 {
     unsigned seed = (unsigned)r->index * 77u + 5u;
     for (int i = 0; i < 40; i++)
@@ -739,7 +739,7 @@ static void app_stress(struct request *r)
     r->result = 1;
 }
 
-static void scenario_stress(enum pn_carrier carrier, int n, unsigned cores)
+static PN_UNUSED void scenario_stress(enum pn_carrier carrier, int n, unsigned cores)
 {
     struct server s;
     struct home_test h = {.s = &s, .wait_ns = MS};
