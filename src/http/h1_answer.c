@@ -166,7 +166,7 @@ static ssize_t settle(struct pn__h1_exchange *hx, const void *data, size_t n, bo
     char *p = start;
     if (pn_unlikely(!p))
         return -ENOMEM;
-    if (must_close(hx, last))
+    if (must_close(hx, last || (hx->length >= 0 && n >= (uint64_t)hx->length)))
         hc->close_after = true;
     pn__h1_check_second(h1);
     p = put(p, hx->held_big ? hx->held_big : hx->held, hx->held_len);

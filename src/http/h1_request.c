@@ -273,10 +273,9 @@ size_t pn__h1_read_max(const struct pn__h1_conn *hc)
     const struct pn__h1_exchange *hx = hc->hx;
     if (!hx) /* one byte more than a head may have, so that its size can be found wrong */
         return pn_max_size(PN_NET_SCRATCH_SIZE, (size_t)h1->limits.head_max + 1);
+    /* Not cut to the body's end: a read that brings less than it may tells that there is no more. */
     size_t body = pn_max_size(h1->config.body_buffer_size, 4096);
-    if (hx->body == PN__H1_BODY_LENGTH && hx->body_left < (int64_t)body)
-        body = (size_t)hx->body_left;
-    return pn_max_size(1, hx->text ? body : hx->head_len + body);
+    return hx->text ? body : hx->head_len + body;
 }
 
 /* What is here of the body: DATA, END, AGAIN, or ERROR when that was found out just now. */
