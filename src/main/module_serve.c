@@ -58,6 +58,20 @@ static struct pn_gateway_option *given_options(const struct pn_settings *setting
     return options;
 }
 
+/* `pelton.RequestCut` and its like, for applications that catch them. They are the gateway's, so that
+ * outside the server there are none. */
+static void publish_exceptions(struct pn_gateway *gateway)
+{
+    PyObject *package = PyImport_ImportModule("pelton");
+    if (package) {
+        (void)PyObject_SetAttrString(package, "ClientDisconnected",
+                                     pn_gateway_client_disconnected(gateway));
+        (void)PyObject_SetAttrString(package, "RequestCut", pn_gateway_request_cut(gateway));
+    }
+    Py_XDECREF(package);
+    PyErr_Clear();
+}
+
 static struct pn_gateway *make_gateway(struct serve *s)
 {
     const struct pn_settings *settings = &s->start->settings;
@@ -91,6 +105,8 @@ static struct pn_gateway *make_gateway(struct serve *s)
     free(options);
     if (!gateway)
         pn__start_error(s->start, "%s", err);
+    else
+        publish_exceptions(gateway);
     return gateway;
 }
 

@@ -167,6 +167,27 @@ def test_a_second_signal_cuts_at_once(
     assert b"done" not in rest(sock)
 
 
+def test_the_exception_has_a_name(serve: Serve) -> None:
+    app = """
+import time
+from pelton import ClientDisconnected, RequestCut
+
+def application(environ, start_response):
+    print("began", flush=True)
+    try:
+        time.sleep(60)
+    except RequestCut as error:
+        print("caught", isinstance(error, Exception), flush=True)
+        raise
+"""
+    server = serve("--threads", "4", "--shutdown-timeout", "0.2", app=app)
+    server.expect_log("is cut before the end")
+    server.expect_log("RequestCut", required=False)
+    begin(server, "/")
+    assert server.stop() == 0
+    server.wait_log("^caught False$")
+
+
 STUBBORN = """
 import time
 
