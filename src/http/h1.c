@@ -152,6 +152,7 @@ void pn_h1_adopt(struct pn_h1 *h1, const struct pn_transport *transport, const s
     hc->closing = false;
     hc->linger = false;
     hc->peer = *peer;
+    hc->peer.listener = listener;
     hc->peer.handler_cache = NULL;
     pn_list_init(&hc->node);
     pn_list_push_back(&h1->all, &hc->node);

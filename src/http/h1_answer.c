@@ -517,8 +517,14 @@ int pn__h1_upgrade(struct pn_exchange *x, unsigned status, const struct pn_field
     return pn_conn_flush(c) == PN_IO_ERROR ? broken(hx) : 0;
 }
 
+/* Who asks for the descriptor blocks on it while the loop stands still, and comes back: the edges of
+ * that time are not seen, so the next call tries for itself. */
 int pn__h1_wait_fd(struct pn_exchange *x)
 {
-    const struct pn_conn *c = &pn__h1_exchange_of(x)->hc->c;
-    return c->dead ? -1 : c->transport.fd;
+    struct pn_conn *c = &pn__h1_exchange_of(x)->hc->c;
+    if (c->dead)
+        return -1;
+    c->readable = !c->peer_closed;
+    c->writable = true;
+    return c->transport.fd;
 }

@@ -182,6 +182,39 @@ static void test_small_bites(void **state)
     finish(f, l);
 }
 
+/* The inline carrier blocks on the descriptor itself: the loop stands still, and no edge is seen. */
+static void test_body_without_the_loop(void **state)
+{
+    struct h1_fixture *f = *state;
+    size_t sum = 0;
+    f->start = h1_fixture_start_later;
+    f->config.body_buffer_size = 1;
+    h1_reopen(f);
+    struct sim_link *l =
+        h1_fixture_connect(f, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\na");
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pull(f->kept, &sum), PN_BODY_AGAIN);
+        assert_int_equal(pn_exchange_wait_fd(f->kept), l->fd);
+        sim_link_send(l, "b", 1);
+    }
+    assert_int_equal(pull(f->kept, &sum), PN_BODY_END);
+    assert_int_equal(sum, 4);
+    /* And the same for what goes out. */
+    sim_link_set_window(l, 1);
+    assert_int_equal(pn_exchange_head(f->kept, 200, PN_STR_NONE, NULL, 0, 0, 0), 0);
+    assert_int_equal(pn_exchange_flush(f->kept), 0);
+    for (int i = 0; i < 300; i++) {
+        assert_true(pn_exchange_wait_fd(f->kept) >= 0);
+        sim_link_take(l, pn_bytes_len(&l->to_client));
+        assert_int_equal(pn_exchange_flush(f->kept), 0);
+    }
+    assert_int_equal(pn_bytes_len(&l->to_client), 0); /* all has gone, one byte a time */
+    sim_link_set_window(l, SIZE_MAX);
+    assert_int_equal(pn_exchange_end(f->kept, NULL, 0), 0);
+    h1_fixture_drop(f);
+    finish(f, l);
+}
+
 /* --- 100-continue ------------------------------------------------------------------------------------------ */
 
 #define EXPECT "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
@@ -618,6 +651,7 @@ int main(void)
         h1_test(test_large_chunked_body_streams),
         h1_test(test_body_awaited_by_handler),
         h1_test(test_small_bites),
+        h1_test(test_body_without_the_loop),
         h1_test(test_continue_when_asked_for),
         h1_test(test_continue_not_after_answer),
         h1_test(test_continue_not_when_body_is_here),
