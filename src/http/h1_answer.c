@@ -88,6 +88,7 @@ int pn__h1_head(struct pn_exchange *x, unsigned status, struct pn_str reason,
         if (!out)
             return -ENOMEM;
     }
+    said.length = flags & PN_HEAD_HAS_LENGTH ? length : -1;
     ptrdiff_t n = pn__h1_format_head(out, status, reason, fields, count, &said);
     if (pn_unlikely(n < 0 || (length >= 0 && said.length >= 0 && length != said.length))) {
         if (out != hx->held)
@@ -169,9 +170,12 @@ static ssize_t settle(struct pn__h1_exchange *hx, const void *data, size_t n, bo
     if (must_close(hx, last || (hx->length >= 0 && n >= (uint64_t)hx->length)))
         hc->close_after = true;
     pn__h1_check_second(h1);
-    p = put(p, hx->held_big ? hx->held_big : hx->held, hx->held_len);
+    if (pn_likely(!hx->held_big))
+        p = pn__h1_put_slack(p, hx->held, hx->held_len);
+    else
+        p = put(p, hx->held_big, hx->held_len);
     if (pn_likely(!hx->has_server && !hx->has_date))
-        p = put(p, h1->lines, h1->server_line_len + h1->date_line_len);
+        p = pn__h1_put_slack(p, h1->lines, h1->server_line_len + h1->date_line_len);
     else if (!hx->has_server)
         p = put(p, h1->lines, h1->server_line_len);
     else if (!hx->has_date)
@@ -443,7 +447,8 @@ int pn__h1_end(struct pn_exchange *x, const struct pn_field *trailers, size_t co
     x->state = PN_EXCHANGE_ENDED;
     hx->body_wanted = false;
     hx->out_blocked = false;
-    pn__h1_log(hx);
+    if (hx->hc->h1->config.on_access)
+        pn__h1_log(hx);
     if (!hx->hc->in_frame)
         end_without_frame(hx);
     return 0;
@@ -477,6 +482,7 @@ int pn__h1_info(struct pn_exchange *x, unsigned status, const struct pn_field *f
     char *p = pn_conn_out_reserve(c, bound + 2);
     if (!p)
         return -ENOMEM;
+    said.length = -1;
     ptrdiff_t n = pn__h1_format_head(p, status, PN_STR_NONE, fields, count, &said);
     if (n < 0)
         return -EINVAL;
@@ -503,6 +509,7 @@ int pn__h1_upgrade(struct pn_exchange *x, unsigned status, const struct pn_field
     char *p = pn_conn_out_reserve(c, bound + 32);
     if (!p)
         return -ENOMEM;
+    said.length = -1;
     ptrdiff_t n = pn__h1_format_head(p, status, PN_STR_NONE, fields, count, &said);
     if (n < 0 || !said.upgrade)
         return -EINVAL;

@@ -193,9 +193,20 @@ void pn__h1_on_lingering(struct pn_conn *c)
 
 /* --- time-outs --------------------------------------------------------------------------------------- */
 
+/* The time was that of the state before; the frame that serves the request on another core has not
+ * come back to say so. */
+static bool serving(struct pn__h1_conn *hc)
+{
+    if (hc->in_frame)
+        pn_conn_set_state(&hc->c, &pn__h1_state_serving);
+    return hc->in_frame;
+}
+
 void pn__h1_on_header_timeout(struct pn_conn *c)
 {
     struct pn__h1_conn *hc = pn__h1_conn_of(c);
+    if (serving(hc))
+        return;
     /* A connection that never said anything (browsers open such ones) gets no answer. */
     if (pn_conn_input(c).n == 0)
         pn_conn_close(c, false);
@@ -205,7 +216,8 @@ void pn__h1_on_header_timeout(struct pn_conn *c)
 
 void pn__h1_on_idle_timeout(struct pn_conn *c)
 {
-    pn_conn_close(c, false);
+    if (!serving(pn__h1_conn_of(c)))
+        pn_conn_close(c, false);
 }
 
 void pn__h1_on_body_timeout(struct pn_conn *c)

@@ -216,7 +216,10 @@ static enum pn__h1_step start(struct pn__h1_exchange *hx, unsigned *begun)
     hx->started = true;
     ++*begun;
     h1->stats.requests++;
-    pn_conn_set_state(&hc->c, &pn__h1_state_serving);
+    /* Between requests the state stays what it was: most answers are over when start returns, and
+     * in_frame keeps events and time-outs off until then. A handler that waits sets the state for it. */
+    if (hc->c.state != &pn__h1_state_idle && hc->c.state != &pn__h1_state_reading)
+        pn_conn_set_state(&hc->c, &pn__h1_state_serving);
     h1->handler->start(h1->handler, &hx->x);
     pn__h1_check_time(h1);
     if (pn__h1_is_live(hx))
@@ -255,11 +258,13 @@ static enum pn__h1_step put_away(struct pn__h1_exchange *hx)
         if (io != PN_IO_OK)
             return PN__H1_REST;
     }
-    enum pn__h1_discard left = pn__h1_discard_body(hx);
-    if (pn_unlikely(left == PN__H1_DISCARD_NEVER))
-        return end_connection(hc, true);
-    if (pn_unlikely(left == PN__H1_DISCARD_MORE))
-        return PN__H1_READ;
+    if (pn_unlikely(hx->body != PN__H1_BODY_NONE)) {
+        enum pn__h1_discard left = pn__h1_discard_body(hx);
+        if (left == PN__H1_DISCARD_NEVER)
+            return end_connection(hc, true);
+        if (left == PN__H1_DISCARD_MORE)
+            return PN__H1_READ;
+    }
     pn__h1_consume_request(hx);
     hc->drained = 0;
     drop_now(hc);
@@ -272,9 +277,11 @@ static enum pn__h1_step go_on(struct pn__h1_exchange *hx, unsigned *begun)
         return put_away(hx);
     if (hx->started)
         return PN__H1_REST;
-    enum pn__h1_step step = pn__h1_gather_body(hx);
-    if (step != PN__H1_AGAIN || !pn__h1_is_live(hx))
-        return step;
+    if (pn_unlikely(hx->body != PN__H1_BODY_NONE)) {
+        enum pn__h1_step step = pn__h1_gather_body(hx);
+        if (step != PN__H1_AGAIN || !pn__h1_is_live(hx))
+            return step;
+    }
     return start(hx, begun);
 }
 
@@ -302,8 +309,9 @@ static void watch_peer(struct pn__h1_conn *hc)
                            EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
-/* The frame is over, the connection lives: what is gathered leaves, and a time-out starts. */
-static void rest(struct pn__h1_conn *hc)
+/* The frame is over, the connection lives: what is gathered leaves, and a time-out starts. SERVED: a
+ * request was begun, so that the time of the state before does not go on. */
+static void rest(struct pn__h1_conn *hc, bool served)
 {
     struct pn_conn *c = &hc->c;
     if (pn_bytes_len(&c->out) > 0 && pn_conn_flush(c) == PN_IO_ERROR) {
@@ -314,13 +322,14 @@ static void rest(struct pn__h1_conn *hc)
         if (hc->hx->started) {
             /* Without memory the scratch stays ours until the request is over. */
             (void)pn__h1_keep(&hc->hx->x);
-            pn__h1_serving_state(hc);
             watch_peer(hc);
             return;
         }
         set_state(hc, &pn__h1_state_body);
     } else {
-        set_state(hc, resting_state(hc));
+        const struct pn_conn_state *state = resting_state(hc);
+        if (served || c->state != state)
+            pn_conn_set_state(c, state);
     }
     if (c->scratch && pn_conn_keep_input(c) < 0)
         pn__h1_gone(hc, "out of memory");
@@ -352,7 +361,7 @@ static void run_frame(struct pn__h1_conn *hc)
             break;
     }
     if (!hc->c.dead && !hc->closing)
-        rest(hc);
+        rest(hc, begun > 0);
 }
 
 void pn__h1_run(struct pn__h1_conn *hc)

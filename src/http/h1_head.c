@@ -156,7 +156,8 @@ ptrdiff_t pn__h1_format_head(char *out, unsigned status, struct pn_str reason,
                              const struct pn_field *fields, size_t count, struct pn__h1_said *said)
 {
     char *p = out;
-    *said = (struct pn__h1_said){.length = -1};
+    const int64_t known = said->length; /* the caller has read the field himself */
+    *said = (struct pn__h1_said){.length = known};
     if (pn_likely(status == 200 && (reason.n == 0 || pn_str_eq(reason, PN_STR("OK"))))) {
         memcpy(p, OK_LINE, sizeof OK_LINE - 1);
         p += sizeof OK_LINE - 1;
@@ -175,6 +176,10 @@ ptrdiff_t pn__h1_format_head(char *out, unsigned status, struct pn_str reason,
         unsigned id = pn_header_id_of(f->name.p, f->name.n);
         if (id <= PN_HEADER_UNUSUAL && pn_unlikely(!pn_http_is_token(f->name)))
             return -EINVAL;
+        if (id == PN_HEADER_CONTENT_LENGTH && known >= 0) {
+            p = start; /* the wire writes that number; what the field says of it is not sent */
+            continue;
+        }
         *p++ = ':';
         *p++ = ' ';
         if (f->value.n && pn_unlikely(copy_odd(p, f->value.p, f->value.n)) && !only_tabs(f->value))

@@ -75,26 +75,10 @@ static struct pn__h1_exchange *make_exchange(struct pn__h1_conn *hc, const char 
     x->notify = NULL;
     x->handler = NULL;
     hx->hc = hc;
-    hx->text = NULL;
     hx->head_len = head_len;
-    hx->body_pos = 0;
-    hx->started = false;
-    hx->body_whole = false;
-    hx->body_wanted = false;
-    hx->continued = false;
-    hx->in_call = false;
-    hx->logged = false;
-    pn_bytes_init(&hx->decoded);
-    hx->framing = PN__H1_FRAMING_NONE;
-    hx->no_more = false;
-    hx->ask_close = false;
-    hx->has_upgrade = false;
-    hx->out_blocked = false;
-    hx->out_left = 0;
     hx->length = -1;
-    hx->head_sent = 0;
-    hx->error = NULL;
-    hx->held_big = NULL;
+    memset(&hx->text, 0,
+           offsetof(struct pn__h1_exchange, chunk) - offsetof(struct pn__h1_exchange, text));
     pn_conn_pin(&hc->c);
     return hx;
 }
@@ -188,7 +172,12 @@ int pn__h1_keep(struct pn_exchange *x)
 {
     struct pn__h1_exchange *hx = pn__h1_exchange_of(x);
     struct pn_conn *c = &hx->hc->c;
-    if (!c->scratch || c->dead || hx->hc->hx != hx)
+    if (c->dead || hx->hc->hx != hx)
+        return 0;
+    /* Other cores will see this connection's events and time-outs from now on. */
+    if (pn__h1_is_live(hx))
+        pn__h1_serving_state(hx->hc);
+    if (!c->scratch)
         return 0;
     int r = pn__h1_own_text(hx);
     return r < 0 || !c->scratch ? r : pn_conn_keep_input(c);
@@ -247,8 +236,6 @@ enum pn__h1_step pn__h1_gather_body(struct pn__h1_exchange *hx)
 {
     struct pn_conn *c = &hx->hc->c;
     int64_t bound = (int64_t)hx->hc->h1->config.body_buffer_size;
-    if (pn_likely(hx->body == PN__H1_BODY_NONE))
-        return PN__H1_AGAIN;
     if (hx->body == PN__H1_BODY_LENGTH) {
         struct pn_str in = pn_conn_input(c);
         int64_t here = (int64_t)(in.n - hx->head_len);
@@ -440,7 +427,7 @@ enum pn__h1_discard pn__h1_discard_body(struct pn__h1_exchange *hx)
     struct pn_conn *c = &hx->hc->c;
     if (hx->body == PN__H1_BODY_CHUNKED)
         return discard_chunks(hx);
-    if (pn_likely(hx->body != PN__H1_BODY_LENGTH || !hx->text))
+    if (hx->body != PN__H1_BODY_LENGTH || !hx->text)
         return PN__H1_DISCARD_DONE;
     if (pn__h1_body_missing(hx) > PN__H1_DRAIN_MAX)
         return PN__H1_DISCARD_NEVER;

@@ -22,6 +22,7 @@
 
 enum {
     PN__H1_HELD_MAX = 1024,       /* a longer head gets memory of its own */
+    PN__H1_SLACK = 16,            /* behind texts that are copied sixteen bytes at a time */
     PN__H1_COPY_MAX = 16384,      /* a body piece up to this is copied behind its head */
     PN__H1_DRAIN_MAX = 64 * 1024, /* read from an unwanted body to keep its connection */
     PN__H1_POOL_KEEP = 256,       /* objects that an idle wire holds for reuse */
@@ -62,23 +63,24 @@ struct pn__h1_conn;
 struct pn__h1_exchange {
     struct pn_exchange x; /* first: the seam's pointer is ours */
     struct pn__h1_conn *hc;
+    uint32_t head_len;
+    uint8_t body;      /* enum pn__h1_body */
+    bool keep_alive;   /* the client's wish */
+    int64_t body_left; /* LENGTH: not yet taken by the handler */
+    int64_t length;    /* of the answer, announced by the handler; -1 */
+
+    /* From TEXT to HELD_BIG: zero at first. */
 
     /* The request. While TEXT is NULL the head lies at the front of the connection's input, and behind it the
      * whole body, if there is one; with a copy of its own the input begins with what is left of the body. */
     char *text;
-    uint32_t head_len;
     uint32_t body_pos; /* TEXT NULL: of the body, taken by the handler */
-    uint8_t body;      /* enum pn__h1_body */
     bool started;      /* handler->start was called */
     bool body_whole;   /* chunked: the last chunk and the trailers have come */
     bool body_wanted;  /* peek found nothing: PN_NOTIFY_BODY is due */
     bool continued;    /* 100 was sent, or came to be pointless */
-    bool keep_alive;   /* the client's wish */
     bool in_call;      /* one of the handler's calls is under way: no notify */
     bool logged;
-    int64_t body_left;        /* LENGTH: not yet taken by the handler */
-    struct pn_h1_chunk chunk; /* CHUNKED only, as the next */
-    struct pn_bytes decoded;
 
     /* The answer. */
     uint8_t framing;  /* enum pn__h1_framing */
@@ -89,12 +91,15 @@ struct pn__h1_exchange {
     bool has_server;
     bool out_blocked; /* a write took less: PN_NOTIFY_DRAINED is due */
     int64_t out_left;
-    int64_t length;     /* announced by the handler; -1 */
-    uint64_t head_sent; /* bytes of head, for the log */
-    const char *error;  /* a constant; NULL */
-    char *held_big;     /* the held head when it is longer than HELD */
+    uint64_t head_sent;      /* bytes of head, for the log */
+    const char *error;       /* a constant; NULL */
+    struct pn_bytes decoded; /* CHUNKED: what the handler has not taken */
+    char *held_big;          /* the held head when it is longer than HELD */
+
+    /* Not set at first. */
+    struct pn_h1_chunk chunk; /* CHUNKED only */
     uint32_t held_len;
-    char held[PN__H1_HELD_MAX];
+    char held[PN__H1_HELD_MAX + PN__H1_SLACK];
 };
 
 struct pn__h1_conn {
@@ -133,7 +138,7 @@ struct pn_h1 {
     uint32_t date_line_len;
     uint32_t server_line_len;
     /* "Server: ...\r\nDate: ...\r\n": one copy puts both. */
-    char lines[PN__H1_SERVER_MAX + 16 + PN_HTTP_DATE_LEN + 16];
+    char lines[PN__H1_SERVER_MAX + 16 + PN_HTTP_DATE_LEN + 16 + PN__H1_SLACK];
     char server[PN__H1_SERVER_MAX];
 };
 
@@ -262,8 +267,22 @@ void pn__h1_release(struct pn_exchange *x);
 
 /* --- h1_head.c --- */
 
+/* Copies N bytes, and up to PN__H1_SLACK more that both sides must have room for: short texts of
+ * unforeseen length without a call. */
+static inline char *pn__h1_put_slack(char *to, const char *from, size_t n)
+{
+    char *end = to + n;
+    do {
+        memcpy(to, from, 16);
+        to += 16;
+        from += 16;
+    } while (to < end);
+    return end;
+}
+
 /* Formats status line and fields to OUT (at least pn__h1_head_bound bytes) and checks them. Returns the
- * length, or -EINVAL. SAID gets what the wire decides by itself: those lines are left out. */
+ * length, or -EINVAL. SAID gets what the wire decides by itself: those lines are left out. When
+ * said->length is not negative, it is what Content-Length fields say: they are not read again. */
 ptrdiff_t pn__h1_format_head(char *out, unsigned status, struct pn_str reason,
                              const struct pn_field *fields, size_t count, struct pn__h1_said *said);
 /* Bytes that the head can take, or 0 when it is past its bounds. */
