@@ -196,12 +196,27 @@ ptrdiff_t pn__h1_format_head(char *out, unsigned status, struct pn_str reason,
     return p - out;
 }
 
+/* Most answers are short. */
+static inline size_t put_length(char *p, uint64_t n)
+{
+    if (n >= 1000)
+        return pn_u64_format(n, p);
+    unsigned v = (unsigned)n;
+    size_t digits = 1 + (v >= 10) + (v >= 100);
+    p[digits - 1] = (char)('0' + v % 10);
+    if (digits > 1)
+        p[digits - 2] = (char)('0' + v / 10 % 10);
+    if (digits > 2)
+        p[0] = (char)('0' + v / 100);
+    return digits;
+}
+
 char *pn__h1_put_frame_lines(char *p, const struct pn__h1_exchange *hx, int64_t length,
                              bool chunked, bool close)
 {
     if (length >= 0) {
         memcpy(p, "Content-Length: ", 16);
-        p += 16 + pn_u64_format((uint64_t)length, p + 16);
+        p += 16 + put_length(p + 16, (uint64_t)length);
         *p++ = '\r';
         *p++ = '\n';
     } else if (chunked) {
