@@ -75,19 +75,39 @@ static enum pn_io send_with(struct pn_conn *c, const char *data, size_t n, size_
     return PN_IO_WANT_WRITE; /* an odd transport: the FLUSH phase tries again */
 }
 
-enum pn_io pn__conn_send(struct pn_conn *c)
+/* What the first try at the queue left over. */
+static __attribute__((noinline)) enum pn_io send_rest(struct pn_conn *c)
 {
     size_t taken;
-    if (pn_bytes_len(&c->out) == 0)
-        return PN_IO_OK;
-    if (!c->writable)
-        return PN_IO_WANT_WRITE;
     enum pn_io io = send_with(c, NULL, 0, &taken);
-    if (pn_likely(io == PN_IO_OK))
+    if (io == PN_IO_OK)
         queue_emptied(c);
     else if (io == PN_IO_WANT_WRITE && c->writable)
         pn_task_post(c->net->loop, &c->flush);
     return io;
+}
+
+enum pn_io pn__conn_send(struct pn_conn *c)
+{
+    struct pn_str queue = pn_bytes_view(&c->out);
+    struct iovec iov = {.iov_base = (void *)queue.p, .iov_len = queue.n};
+    size_t done = 0;
+    if (queue.n == 0)
+        return PN_IO_OK;
+    if (!c->writable)
+        return PN_IO_WANT_WRITE;
+    enum pn_io io = c->transport.ops->writev(&c->transport, &iov, 1, &done);
+    if (pn_unlikely(io == PN_IO_ERROR))
+        return io;
+    if (pn_unlikely(io != PN_IO_OK))
+        return want(c, io);
+    PN_BUG_ON(done > queue.n);
+    pn_bytes_consume(&c->out, done);
+    progress(c);
+    if (pn_unlikely(done < queue.n))
+        return send_rest(c);
+    queue_emptied(c);
+    return PN_IO_OK;
 }
 
 bool pn__conn_writable_due(struct pn_conn *c)
