@@ -4,6 +4,7 @@
 #include "main/forks.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "cores/core.h"
@@ -11,18 +12,30 @@
 #include "manager/manager.h"
 #include "wait/wait.h"
 
+/* The mask of the thread that forks, while it does. A signal that reaches the child before its
+ * handlers are its own would go to the parent's loop and be lost. */
+static __thread sigset_t mask_before;
+
 /* pthread_atfork hands over no argument and cannot be undone. */
 static struct pn__forks *watched;
 static bool installed;
 
 static void before(void)
 {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &mask_before);
     const struct pn__start *start = watched ? watched->start : NULL;
     if (!start || !start->log)
         return;
     pn_log_flush(start->log);
     if (start->out != start->log)
         pn_log_flush(start->out);
+}
+
+static void in_parent(void)
+{
+    pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
 }
 
 /* The descriptors only: the memory is the parent's copy, and nobody here uses it again. */
@@ -35,11 +48,8 @@ static void close_listeners(struct pn__start *start)
     }
 }
 
-static void in_child(void)
+static void become_child(struct pn__forks *forks)
 {
-    struct pn__forks *forks = watched;
-    if (!forks)
-        return;
     struct pn__start *start = forks->start;
     if (start->log) {
         pn_log_after_fork_child(start->log);
@@ -61,12 +71,19 @@ static void in_child(void)
         close_listeners(start);
 }
 
+static void in_child(void)
+{
+    if (watched)
+        become_child(watched);
+    pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
+}
+
 int pn__forks_watch(struct pn__forks *forks)
 {
     watched = forks;
     if (installed)
         return 0;
-    int rc = pthread_atfork(before, NULL, in_child);
+    int rc = pthread_atfork(before, in_parent, in_child);
     installed = rc == 0;
     return -rc;
 }

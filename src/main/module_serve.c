@@ -110,6 +110,26 @@ static struct pn_gateway *make_gateway(struct serve *s)
     return gateway;
 }
 
+/* While an application is loaded SIGTERM is what SIGINT is to Python, so that what was opened is
+ * closed, also as PID 1 of a container, where its default is to be ignored. FROM and TO are names in
+ * the module signal; a handler that the application has set meanwhile stays. */
+static void change_sigterm(const char *from, const char *to)
+{
+    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *now = module ? PyObject_CallMethod(module, "getsignal", "i", SIGTERM) : NULL;
+    PyObject *expected = now ? PyObject_GetAttrString(module, from) : NULL;
+    PyObject *wanted = expected ? PyObject_GetAttrString(module, to) : NULL;
+    if (wanted && PyObject_RichCompareBool(now, expected, Py_EQ) == 1) {
+        PyObject *before = PyObject_CallMethod(module, "signal", "iO", SIGTERM, wanted);
+        Py_XDECREF(before);
+    }
+    Py_XDECREF(wanted);
+    Py_XDECREF(expected);
+    Py_XDECREF(now);
+    Py_XDECREF(module);
+    PyErr_Clear();
+}
+
 /* Makes the gateway with its application: an enum pn_exit_status. */
 static int load(struct serve *s)
 {
@@ -117,7 +137,9 @@ static int load(struct serve *s)
     s->gateway = make_gateway(s);
     if (!s->gateway)
         return PN_EXIT_CONFIG;
+    change_sigterm("SIG_DFL", "default_int_handler");
     struct _object *app = pn__app_load(s->start, &status);
+    change_sigterm("default_int_handler", "SIG_DFL");
     int rc = app ? pn_gateway_set_app(s->gateway, app) : -EINVAL;
     if (rc == 0)
         return PN_EXIT_OK;

@@ -76,6 +76,15 @@ enum pn__next pn__start_read(struct pn__start *start, int argc, char *const *arg
 
 /* --- The log ---------------------------------------------------------------------------------- */
 
+/* Whoever starts us with a standard stream closed must not find a listener in its place. */
+static void fill_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+    }
+}
+
 /* --logto: descriptors 1 and 2 become the file, so that everything that the application and its C
  * libraries print lands there too. 0 or negative errno. */
 static int take_over_output(struct pn__start *start, const char *path)
@@ -104,6 +113,7 @@ static bool is_same_file(int a, int b)
 static enum pn__next open_log(struct pn__start *start, int *status)
 {
     const struct pn_settings_log *log = &start->settings.log;
+    fill_standard_descriptors();
     int rc = log->file ? take_over_output(start, log->file) : 0;
     if (rc < 0) {
         pn__start_error(start, "option '--logto': cannot open '%s': %s", log->file, strerror(-rc));

@@ -234,18 +234,24 @@ static void on_hangup(void *ctx, int PN_UNUSED signo)
 
 /* --- Ends of children ------------------------------------------------------------------------- */
 
-/* "was killed by SIGKILL", "ended with status 1". */
-static void describe_end(int wait_status, char *out, size_t size)
+/* "was killed by SIGKILL", "ended with status 1"; " after 12 requests" where the board knows. */
+static void describe_end(const struct child *c, int wait_status, char *out, size_t size)
 {
-    if (WIFSIGNALED(wait_status)) {
-        const char *name = sigabbrev_np(WTERMSIG(wait_status));
-        if (name)
-            snprintf(out, size, "was killed by SIG%s", name);
-        else
-            snprintf(out, size, "was killed by signal %d", WTERMSIG(wait_status));
-    } else {
-        snprintf(out, size, "ended with status %d", WEXITSTATUS(wait_status));
-    }
+    const struct pn_manager_config *config = &c->manager->config;
+    const char *name = WIFSIGNALED(wait_status) ? sigabbrev_np(WTERMSIG(wait_status)) : NULL;
+    struct pn_board_view view = {0};
+    int n;
+    if (name)
+        n = snprintf(out, size, "was killed by SIG%s", name);
+    else if (WIFSIGNALED(wait_status))
+        n = snprintf(out, size, "was killed by signal %d", WTERMSIG(wait_status));
+    else
+        n = snprintf(out, size, "ended with status %d", WEXITSTATUS(wait_status));
+    if (config->board)
+        pn_board_read(config->board, number_of(c) - 1, &view);
+    if (view.pid == c->pid && n > 0 && (size_t)n < size)
+        snprintf(out + n, size - (size_t)n, " after %llu requests",
+                 (unsigned long long)view.figures.requests);
 }
 
 /* During the end only lost requests are news. */
@@ -277,7 +283,7 @@ static void child_is_final(struct child *c, int status)
 static void child_ended(struct child *c, int wait_status)
 {
     struct pn_manager *m = c->manager;
-    char how[64];
+    char how[96];
     c->state = CHILD_GONE;
     if (m->stage != STAGE_KEEPING) {
         child_stopped(m, wait_status);
@@ -289,7 +295,7 @@ static void child_ended(struct child *c, int wait_status)
     }
     bool early = pn_loop_update_now(m->loop) - c->started_ns < EARLY_LIFE_NS;
     c->early_deaths = early ? c->early_deaths + 1 : 0;
-    describe_end(wait_status, how, sizeof how);
+    describe_end(c, wait_status, how, sizeof how);
     pn_log_warning(m->config.log, "%s %u (pid %d) %s; the next one starts in %lld ms",
                    m->config.what, number_of(c), (int)c->pid, how,
                    (long long)(back_off_ns(c) / PN_NS_PER_MS));

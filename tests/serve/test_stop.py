@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from harness import SLOW, Server, parse_responses, wait_until
@@ -227,6 +229,15 @@ def test_sigquit_stops_at_once(serve: Serve, processes: tuple[str, ...]) -> None
     assert b"done" not in rest(sock)
 
 
+def test_ctrl_c_reaches_every_process(serve: Serve, processes: tuple[str, ...]) -> None:
+    """A terminal signals the whole group: that is one wish, and requests under way finish."""
+    server = serve("--threads", "4", *processes, app=APP)
+    sock = begin(server, "/slow?0.7")
+    os.killpg(server.pid, signal.SIGINT)
+    assert parse_responses(rest(sock))[0].body == b"done /slow"
+    assert server.wait() == 0
+
+
 def test_sighup_is_answered(serve: Serve, processes: tuple[str, ...]) -> None:
     server = serve(*processes, app=APP)
     server.kill(signal.SIGHUP)
@@ -234,13 +245,19 @@ def test_sighup_is_answered(serve: Serve, processes: tuple[str, ...]) -> None:
     assert server.get().status == 200
 
 
-def test_stop_while_the_application_is_loaded(serve: Serve, processes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_the_application_is_loaded(
+    serve: Serve, processes: tuple[str, ...], number: int, tmp_path: Path
+) -> None:
     app = "import time\nprint('loading', flush=True)\ntime.sleep(30)\n"
-    server = serve(*processes, app=app, spawn_only=True)
+    path = tmp_path / "app.sock"
+    server = serve(*processes, "--bind", path, app=app, spawn_only=True)
     server.wait_log("loading")
+    assert path.exists()
     began = time.monotonic()
-    server.kill(signal.SIGINT)
-    server.wait(8 * SLOW)
+    server.kill(number)
+    assert server.wait(8 * SLOW) == (0 if processes else 130)
+    assert not path.exists()
     assert time.monotonic() - began < 4 * SLOW
     server.expected_status = None
     assert "Traceback" not in server.log
