@@ -8,6 +8,8 @@ void pn__slots_init(struct pn__slots *s, unsigned count)
 {
     pn__lock_init(&s->lock);
     s->free_count = count;
+    s->queued = 0;
+    s->grants = 0;
     pn_list_init(&s->queue);
 }
 
@@ -23,14 +25,19 @@ static bool granted(const struct pn__slot *slot)
     return atomic_load_explicit(&slot->granted, memory_order_acquire) != 0;
 }
 
-/* Takes a free slot or a place in the queue. */
-static bool get_or_queue(struct pn__slots *s, struct pn__slot *slot)
+/* Takes a free slot, or a place in the queue: then *SEEN is how far the queue had come, and the span
+ * grows with those in front. */
+static bool get_or_queue(struct pn__slots *s, struct pn__slot *slot, unsigned *seen,
+                         int64_t *span_ns)
 {
     pn__lock_take(&s->lock);
     bool got = s->free_count > 0;
     if (got) {
         s->free_count--;
     } else {
+        *seen = s->grants;
+        *span_ns += s->queued / PN__SLOTS_AHEAD * *span_ns;
+        s->queued++;
         atomic_store_explicit(&slot->granted, 0, memory_order_relaxed);
         pn_list_push_back(&s->queue, &slot->node);
     }
@@ -38,20 +45,34 @@ static bool get_or_queue(struct pn__slots *s, struct pn__slot *slot)
     return got;
 }
 
+/* The time is over. True: the queue stands still, SLOT is off it (or was granted just now). */
+static bool give_up(struct pn__slots *s, struct pn__slot *slot, unsigned *seen)
+{
+    pn__lock_take(&s->lock);
+    bool moved = s->grants != *seen && !granted(slot);
+    *seen = s->grants;
+    if (!moved && pn_list_linked(&slot->node)) {
+        pn_list_remove(&slot->node);
+        s->queued--;
+    }
+    pn__lock_drop(&s->lock);
+    return !moved;
+}
+
 bool pn__slots_get(struct pn__slots *s, struct pn__slot *slot, int64_t span_ns)
 {
+    unsigned seen;
     if (slot->held)
         return true;
-    if (get_or_queue(s, slot))
+    if (get_or_queue(s, slot, &seen, &span_ns))
         return slot->held = true;
     int64_t deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns);
     while (!granted(slot)) {
         if (pn__futex_wait(&slot->granted, 0, deadline_ns) != -ETIMEDOUT)
             continue;
-        pn__lock_take(&s->lock);
-        pn_list_remove(&slot->node); /* off the queue already: it was granted just now */
-        pn__lock_drop(&s->lock);
-        break;
+        if (give_up(s, slot, &seen))
+            break;
+        deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns);
     }
     return slot->held = granted(slot);
 }
@@ -68,6 +89,8 @@ void pn__slots_put(struct pn__slots *s, struct pn__slot *slot)
         next = pn_list_entry(node, struct pn__slot, node);
         /* Under the lock: a waiter whose time is over decides by this flag, with the lock held. */
         atomic_store_explicit(&next->granted, 1, memory_order_release);
+        s->queued--;
+        s->grants++;
     } else {
         s->free_count++;
     }

@@ -54,7 +54,8 @@ static void test_stop(void **state)
 static void test_cut(void **state)
 {
     (void)state;
-    scenario_cut(THREADS);
+    scenario_cut(THREADS, 3);
+    scenario_cut(THREADS, 1);
 }
 
 static void test_yield_and_streaming(void **state)

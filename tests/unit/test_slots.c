@@ -43,6 +43,8 @@ struct waiter {
     struct pn__slot slot;
     pthread_t thread;
     atomic_int *turn;
+    int64_t span_ns;
+    unsigned hold_us;
     int place;
     bool got;
 };
@@ -60,8 +62,9 @@ static size_t queued(struct pn__slots *s)
 static void *wait_for_slot(void *arg)
 {
     struct waiter *w = arg;
-    w->got = pn__slots_get(w->s, &w->slot, 5000 * MS);
+    w->got = pn__slots_get(w->s, &w->slot, w->span_ns);
     w->place = atomic_fetch_add(w->turn, 1);
+    usleep(w->hold_us);
     pn__slots_put(w->s, &w->slot);
     return NULL;
 }
@@ -77,7 +80,7 @@ static void test_first_come_first_served(void **state)
     pn__slot_init(&holder);
     pn__slots_get(&s, &holder, 0);
     for (size_t i = 0; i < 8; i++) {
-        w[i] = (struct waiter){.s = &s, .turn = &turn};
+        w[i] = (struct waiter){.s = &s, .turn = &turn, .span_ns = 5000 * MS};
         pn__slot_init(&w[i].slot);
         pthread_create(&w[i].thread, NULL, wait_for_slot, &w[i]);
         while (queued(&s) != i + 1)
@@ -90,6 +93,33 @@ static void test_first_come_first_served(void **state)
         assert_int_equal(w[i].place, i);
     }
     assert_int_equal(s.free_count, 1);
+}
+
+/* Twice the span, but it moves all the while. */
+static void test_a_moving_queue_is_waited_for(void **state)
+{
+    (void)state;
+    struct pn__slots s;
+    struct pn__slot holder;
+    struct waiter w[4];
+    atomic_int turn = 0;
+    pn__slots_init(&s, 1);
+    pn__slot_init(&holder);
+    pn__slots_get(&s, &holder, 0);
+    for (size_t i = 0; i < 4; i++) {
+        w[i] = (struct waiter){.s = &s, .turn = &turn, .span_ns = 60 * MS, .hold_us = 40000};
+        pn__slot_init(&w[i].slot);
+        pthread_create(&w[i].thread, NULL, wait_for_slot, &w[i]);
+        while (queued(&s) != i + 1)
+            usleep(100);
+    }
+    pn__slots_put(&s, &holder);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(w[i].thread, NULL);
+        assert_true(w[i].got);
+    }
+    assert_int_equal(s.free_count, 1);
+    assert_int_equal(s.queued, 0);
 }
 
 static struct pn__slots shared;
@@ -124,6 +154,7 @@ static void test_stress(void **state)
         pthread_join(t[i], NULL);
     assert_int_equal(shared.free_count, 2);
     assert_true(pn_list_empty(&shared.queue));
+    assert_int_equal(shared.queued, 0);
 }
 
 int main(void)
@@ -131,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_get_and_put),
         cmocka_unit_test(test_first_come_first_served),
+        cmocka_unit_test(test_a_moving_queue_is_waited_for),
         cmocka_unit_test(test_stress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
