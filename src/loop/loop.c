@@ -45,7 +45,7 @@ void pn_loop_destroy(struct pn_loop *loop)
     free(loop);
 }
 
-/* --- Sleeping ---------------------------------------------------------------------------------- */
+/* --- Sleeping -------------------------------------------------------------------------------- */
 
 void pn__loop_wake(struct pn_loop *loop)
 {
@@ -134,7 +134,7 @@ static void end_turn(struct pn_loop *loop)
     begin_turn(loop, n);
 }
 
-/* --- The turn ---------------------------------------------------------------------------------- */
+/* --- The turn -------------------------------------------------------------------------------- */
 
 static bool handler_step(struct pn_loop *loop, enum pn_phase which)
 {
@@ -205,7 +205,7 @@ enum pn_step pn_loop_step(struct pn_loop *loop)
     return PN_STEP_AGAIN;
 }
 
-/* --- Asking and telling -------------------------------------------------------------------------- */
+/* --- Asking and telling ---------------------------------------------------------------------- */
 
 bool pn_loop_has_work(const struct pn_loop *loop)
 {

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The event loop of one worker: descriptors, timers, tasks, wake-ups, signals, and the turn.
  *
- * Nobody runs the loop by itself: whoever owns it (src/cores: the baton) calls pn_loop_step, one unit
- * of work a call. All state of a turn (fetched events, position, counters) is in the loop and not on
- * a C stack, so the next owner goes on in the middle of a turn that another core began.
+ * Nobody runs the loop by itself: whoever owns it (src/cores: the baton) calls pn_loop_step, one
+ * unit of work a call. All state of a turn (fetched events, position, counters) is in the loop
+ * and not on a C stack, so the next owner goes on in the middle of a turn that another core
+ * began.
  *
  *   turn:  RESUMED -> EVENTS -> TIMERS -> HOME -> ACCEPT -> FLUSH -> SLEEP
  *          messages,  one event  due      asyncio  <= 64    output,   epoll
  *          tasks      a step     timers   <= 64             closings
  *
- * Every function needs the loop's ownership, except the two that say "any thread". A callback may do
- * anything to the loop, also remove the watch, timer or task that it was called for; memory that a
- * callback wants to free goes through pn_loop_close_later, which frees at the end of the turn. */
+ * Every function needs the loop's ownership, except the two that say "any thread". A callback
+ * may do anything to the loop, also remove the watch, timer or task that it was called for;
+ * memory that a callback wants to free goes through pn_loop_close_later, which frees at the end
+ * of the turn. */
 #pragma once
 
 #include <sys/epoll.h>
@@ -82,9 +84,9 @@ int64_t pn_loop_update_now(struct pn_loop *loop);
 
 /* The poller, for poll(2) beside an fd of a core's own (poller->fd). Borrowed. */
 struct pn_poller *pn_loop_poller(struct pn_loop *loop);
-/* Brackets such a poll(2). begin: false when the loop has something to do, then the caller must not wait for it;
- * else *DEADLINE_NS is the loop's next (or PN_NEVER_NS), and until end a message, a stop, a task or an earlier timer
- * wakes the poller, which makes its fd readable. */
+/* Brackets such a poll(2). begin: false when the loop has something to do, then the caller must
+ * not wait for it; else *DEADLINE_NS is the loop's next (or PN_NEVER_NS), and until end a
+ * message, a stop, a task or an earlier timer wakes the poller, which makes its fd readable. */
 bool pn_loop_sleep_begin(struct pn_loop *loop, int64_t *deadline_ns);
 void pn_loop_sleep_end(struct pn_loop *loop);
 
@@ -117,21 +119,22 @@ struct pn_loop_stats {
 };
 void pn_loop_stats(const struct pn_loop *loop, struct pn_loop_stats *out);
 
-/* Child of a fork: the loop is dead (steps report STOPPED), its descriptors are closed, the parent's
- * epoll set is not touched. */
+/* Child of a fork: the loop is dead (steps report STOPPED), its descriptors are closed, the
+ * parent's epoll set is not touched. */
 void pn_loop_after_fork_child(struct pn_loop *loop);
 
 /* --- Descriptors ------------------------------------------------------------------------------ */
 
-/* One waiter on one fd, embedded in its owner. Several watches may stand on one fd: the loop keeps
- * one registration for them, with a generation, so that an event fetched for an fd that was closed
- * and reused meanwhile is dropped.
+/* One waiter on one fd, embedded in its owner. Several watches may stand on one fd: the loop
+ * keeps one registration for them, with a generation, so that an event fetched for an fd that
+ * was closed and reused meanwhile is dropped.
  *
- * With EPOLLET in EVENTS the watch stays until removed and ready is called once an edge (connections:
- * register once with EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, never modify). With EPOLLONESHOT it is
- * taken off before ready is called, level-triggered (a core's wait). Neither: level-triggered and
- * stays (listeners, asyncio's add_reader; EPOLLEXCLUSIVE may be added). A wake-up may be stale: a
- * waiter checks its fd itself. A level-triggered watch must be removed before its fd is closed. */
+ * With EPOLLET in EVENTS the watch stays until removed and ready is called once an edge
+ * (connections: register once with EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, never modify).
+ * With EPOLLONESHOT it is taken off before ready is called, level-triggered (a core's wait).
+ * Neither: level-triggered and stays (listeners, asyncio's add_reader; EPOLLEXCLUSIVE may be
+ * added). A wake-up may be stale: a waiter checks its fd itself. A level-triggered watch must be
+ * removed before its fd is closed. */
 struct pn_watch {
     struct pn_list node;
     int fd; /* -1: not watched */
@@ -154,9 +157,9 @@ static inline void pn_watch_init(struct pn_watch *w, void (*ready)(struct pn_wat
 int pn_watch_add(struct pn_loop *loop, struct pn_watch *watch, int fd, uint32_t events);
 /* Harmless when not watched. The fd may be closed right after. */
 void pn_watch_remove(struct pn_loop *loop, struct pn_watch *watch);
-/* The fd is about to be closed, or replaced by dup2: its waiters are taken off now and called with
- * PN_WATCH_CLOSED in the RESUMED phase (not from inside this call); later events of the old registration are
- * dropped. Cheap for an fd that was never watched. */
+/* The fd is about to be closed, or replaced by dup2: its waiters are taken off now and called
+ * with PN_WATCH_CLOSED in the RESUMED phase (not from inside this call); later events of the old
+ * registration are dropped. Cheap for an fd that was never watched. */
 void pn_loop_fd_closed(struct pn_loop *loop, int fd);
 
 /* --- Time ------------------------------------------------------------------------------------- */
@@ -185,8 +188,9 @@ void pn_timer_cancel(struct pn_loop *loop, struct pn_timer *timer);
 /* The earliest deadline of all, PN_NEVER_NS without one. */
 int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop);
 
-/* Time-outs of many objects with one span (a connection state's): a FIFO list a class, and one timer for it that is
- * moved lazily. Starting one, also one that runs, puts it at the list's end: a dozen instructions, no heap. */
+/* Time-outs of many objects with one span (a connection state's): a FIFO list a class, and one
+ * timer for it that is moved lazily. Starting one, also one that runs, puts it at the list's
+ * end: a dozen instructions, no heap. */
 struct pn_timeout {
     struct pn_list node;
     int64_t deadline_ns;
@@ -208,14 +212,15 @@ static inline void pn_timeout_init(struct pn_timeout *t)
     pn_list_init(&t->node);
     t->deadline_ns = PN_NEVER_NS;
 }
-/* From now (pn_loop_now_ns) on. A timeout stands in one class at most: stop it before it changes. */
+/* From now (pn_loop_now_ns) on. A timeout stands in one class at most: stop it before it
+ * changes. */
 void pn_timeout_start(struct pn_timeout_class *c, struct pn_timeout *t);
 static inline void pn_timeout_stop(struct pn_timeout *t)
 {
     pn_list_remove(&t->node);
 }
 
-/* --- Tasks, flushes, closings, messages -------------------------------------------------------- */
+/* --- Tasks, flushes, closings, messages ------------------------------------------------------ */
 
 /* Work to do soon, embedded in its owner. Posting one that is posted already changes nothing. */
 struct pn_task {
@@ -229,7 +234,8 @@ static inline void pn_task_init(struct pn_task *t, void (*run)(struct pn_task *)
     t->run = run;
 }
 
-/* Runs in the RESUMED phase, first in first out; what is posted meanwhile waits for the next turn. */
+/* Runs in the RESUMED phase, first in first out; what is posted meanwhile waits for the next
+ * turn. */
 void pn_task_post(struct pn_loop *loop, struct pn_task *task);
 /* Runs once in this turn's FLUSH phase: output gathered during the turn leaves there. */
 void pn_task_post_flush(struct pn_loop *loop, struct pn_task *task);
@@ -248,8 +254,9 @@ struct pn_closing {
 void pn_loop_close_later(struct pn_loop *loop, struct pn_closing *closing,
                          void (*free_fn)(struct pn_closing *));
 
-/* From any thread: MESSAGE is owned by the loop until deliver is called by the loop's owner, in the
- * RESUMED phase, in the order of sending by one thread. Wakes a sleeping loop. Never allocates, never blocks. */
+/* From any thread: MESSAGE is owned by the loop until deliver is called by the loop's owner, in
+ * the RESUMED phase, in the order of sending by one thread. Wakes a sleeping loop. Never
+ * allocates, never blocks. */
 struct pn_message {
     struct pn_message *next;
     void (*deliver)(struct pn_message *message);
@@ -258,9 +265,9 @@ void pn_message_send(struct pn_loop *loop, struct pn_message *message);
 
 /* --- Signals ---------------------------------------------------------------------------------- */
 
-/* Installs a handler (sigaction, SA_RESTART not set; the mask is never changed) that makes the loop call fn once
- * per delivery burst, in the RESUMED phase. One loop of a process may watch a given signal.
- * FN NULL restores what was there before. 0 or negative errno. */
+/* Installs a handler (sigaction, SA_RESTART not set; the mask is never changed) that makes the
+ * loop call fn once per delivery burst, in the RESUMED phase. One loop of a process may watch a
+ * given signal. FN NULL restores what was there before. 0 or negative errno. */
 int pn_signal_watch(struct pn_loop *loop, int signo, void (*fn)(void *ctx, int signo), void *ctx);
 /* Restores every handler that this loop installed. */
 void pn_signal_unwatch_all(struct pn_loop *loop);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a loop consists of: private to src/loop. Everything but the atomic fields belongs to the loop's
- * owner. A turn's whole state is here, so that any core can go on with it.
+/* What a loop consists of: private to src/loop. Everything but the atomic fields belongs to the
+ * loop's owner. A turn's whole state is here, so that any core can go on with it.
  *
- * A step function (pn__*_step) does one unit and returns true, or returns false when its source is empty.
- * It settles all bookkeeping before it calls back, and touches the loop no more afterwards: the
- * callback may have given the loop away. */
+ * A step function (pn__*_step) does one unit and returns true, or returns false when its source
+ * is empty. It settles all bookkeeping before it calls back, and touches the loop no more
+ * afterwards: the callback may have given the loop away. */
 #pragma once
 
 #include <stdatomic.h>

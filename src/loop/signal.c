@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Signals: a handler that sets a flag and wakes the loop, and nothing more. The signal mask is never touched.
+/* Signals: a handler that sets a flag and wakes the loop, and nothing more. The signal mask is
+ * never touched.
  *
- * Handlers belong to the process, so the table is the one mutable thing in this room that does not hang on a loop.
- * A slot's loop and pending are atomic, for the handler; the rest belongs to the loop that watches. */
+ * Handlers belong to the process, so the table is the one mutable thing in this room that does
+ * not hang on a loop. A slot's loop and pending are atomic, for the handler; the rest belongs to
+ * the loop that watches. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Time-outs of many objects with one span. All of a class last equally long, so its list is sorted by
- * itself: starting or restarting one puts it at the end. The class has one timer in the heap, always set and
- * moved lazily: it fires at the deadline that stood first some time ago, and looks again. */
+/* Time-outs of many objects with one span. All of a class last equally long, so its list is
+ * sorted by itself: starting or restarting one puts it at the end. The class has one timer in
+ * the heap, always set and moved lazily: it fires at the deadline that stood first some time
+ * ago, and looks again. */
 #include "loop/loop_state.h"
 
 /* Moving a timer that is set, or setting one that was taken off just now, never allocates. */

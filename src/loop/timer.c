@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Timers in a 4-ary heap. Each knows its place, so moving and cancelling cost O(log n); deadlines
- * stand in the slots, so comparing touches a timer only when two are equal. Slots are numbered from 0,
- * heap_pos from 1. */
+/* Timers in a 4-ary heap. Each knows its place, so moving and cancelling cost O(log n);
+ * deadlines stand in the slots, so comparing touches a timer only when two are equal. Slots are
+ * numbered from 0, heap_pos from 1. */
 #include <errno.h>
 
 #include "base/mem.h"

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors and who waits for them: a table by fd, one kernel registration an entry, a ring of watches.
+/* Descriptors and who waits for them: a table by fd, one kernel registration an entry, a ring of
+ * watches.
  *
- * Registrations outlive waits. A one-shot wait that is over leaves its registration in the kernel,
- * disarmed or with one stale event to come, and the next wait re-arms it by one MOD. What the kernel forgot meanwhile
- * (the fd was closed, its number means another file now) answers ENOENT and is added anew. An edge-triggered one
- * (a connection) is left to close(2). Only level-triggered registrations must be deleted: they would
- * report for ever. Events carry the entry's generation, so one for an earlier life of the number is dropped. */
+ * Registrations outlive waits. A one-shot wait that is over leaves its registration in the
+ * kernel, disarmed or with one stale event to come, and the next wait re-arms it by one MOD.
+ * What the kernel forgot meanwhile (the fd was closed, its number means another file now)
+ * answers ENOENT and is added anew. An edge-triggered one (a connection) is left to close(2).
+ * Only level-triggered registrations must be deleted: they would report for ever. Events carry
+ * the entry's generation, so one for an earlier life of the number is dropped. */
 #include <errno.h>
 #include <string.h>
 
@@ -159,9 +161,9 @@ int pn_watch_add(struct pn_loop *loop, struct pn_watch *watch, int fd, uint32_t 
     return rc;
 }
 
-/* After a watch went: a one-shot registration that fired is re-armed for those that it was not for;
- * a level-triggered one is narrowed or deleted, since a mask that is too wide would never let the loop sleep. An
- * edge-triggered one at worst brings an event that nobody wants. */
+/* After a watch went: a one-shot registration that fired is re-armed for those that it was not
+ * for; a level-triggered one is narrowed or deleted, since a mask that is too wide would never
+ * let the loop sleep. An edge-triggered one at worst brings an event that nobody wants. */
 static void relax(struct pn_loop *loop, struct pn__fd *e, int fd)
 {
     bool level = !(e->kernel_events & MODE_FLAGS);
@@ -206,7 +208,7 @@ void pn_loop_fd_closed(struct pn_loop *loop, int fd)
         orphan_all(loop, e, NULL);
 }
 
-/* --- Dispatch ---------------------------------------------------------------------------------- */
+/* --- Dispatch -------------------------------------------------------------------------------- */
 
 bool pn__watch_fired_step(struct pn_loop *loop)
 {
@@ -231,8 +233,8 @@ static void finish_event(struct pn_loop *loop, struct pn__fd *e, int fd)
     relax(loop, e, fd);
 }
 
-/* Asks the watches of a shared fd, one call a step: the ring is turned, and a watch that came or went
- * between two steps at worst gets a stale wake-up. True: one was called. */
+/* Asks the watches of a shared fd, one call a step: the ring is turned, and a watch that came or
+ * went between two steps at worst gets a stale wake-up. True: one was called. */
 static bool ask_ring(struct pn_loop *loop, struct pn__fd *e, int fd, uint32_t revents)
 {
     if (loop->event_left == 0)

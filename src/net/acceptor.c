@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Accepting, in one worker: watches the listeners it shares with the others (EPOLLEXCLUSIVE: the kernel wakes one
- * worker, or a few), and takes their connections one a step in the turn's ACCEPT phase, at most
- * PN_TURN_ACCEPTS_MAX a turn, from each listener in its turn.
+/* Accepting, in one worker: watches the listeners it shares with the others (EPOLLEXCLUSIVE: the
+ * kernel wakes one worker, or a few), and takes their connections one a step in the turn's
+ * ACCEPT phase, at most PN_TURN_ACCEPTS_MAX a turn, from each listener in its turn.
  *
- *   WATCHING --EMFILE and kin--> RESTING --back-off timer--> WATCHING --stop--> STOPPED, or DRAINING until
- *                                                                              every queue is empty */
+ *   WATCHING --EMFILE and kin--> RESTING --back-off timer--> WATCHING
+ *   any --stop--> STOPPED, or DRAINING until every queue is empty */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Addresses as people write them. Parsed once, at start; every refusal is a sentence that names the text. */
+/* Addresses as people write them. Parsed once, at start; every refusal is a sentence that names
+ * the text. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>

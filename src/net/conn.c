@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection's life: its start, its states and time-outs, the events of its descriptor, its two-phase end.
- * conn_input.c and conn_output.c move its bytes.
+/* A connection's life: its start, its states and time-outs, the events of its descriptor, its
+ * two-phase end. conn_input.c and conn_output.c move its bytes.
  *
- *   init --> open ... events: readable, writable, closed, timed_out (of the state) ... --> close: dead
- *                                        dead, and the last pin gone --> freed at the end of the turn
+ *   init --> open ... events: readable, writable, closed, timed_out (of the state) ...
+ *        --> close: dead ... the last pin gone --> freed at the end of the turn
  *
- * An event calls one handler of the state and touches nothing afterwards: the handler may have run
- * the application, and the loop may be another core's by then. What else the event brought is left
- * to the resume task. */
+ * An event calls one handler of the state and touches nothing afterwards: the handler may have
+ * run the application, and the loop may be another core's by then. What else the event brought
+ * is left to the resume task. */
 #include "net/conn.h"
 
 #include <errno.h>
@@ -96,7 +96,7 @@ int pn__conn_watch(struct pn_conn *c)
     return pn_watch_add(c->net->loop, &c->watch, c->transport.fd, CONN_EVENTS);
 }
 
-/* --- Start, states ------------------------------------------------------------------------------ */
+/* --- Start, states --------------------------------------------------------------------------- */
 
 void pn_conn_init(struct pn_conn *c, struct pn_net *net, const struct pn_conn_state *state,
                   void (*free_fn)(struct pn_conn *c))
@@ -142,7 +142,7 @@ void pn_conn_set_state(struct pn_conn *c, const struct pn_conn_state *state)
     pn_conn_touch(c);
 }
 
-/* --- The end ------------------------------------------------------------------------------------- */
+/* --- The end --------------------------------------------------------------------------------- */
 
 static void on_free(struct pn_closing *closing)
 {

@@ -3,7 +3,7 @@
  *
  *   nothing here:   one read into a scratch
  *   in a scratch:   behind what is there, moved to its front when its end is reached
- *   in a block:     into the block's spare room and a scratch at once; the block then grows by what came
+ *   in a block:     into its spare room and a scratch at once; it then grows by what came
  * So a block never has room for bytes that nobody sent. */
 #include <errno.h>
 #include <stdlib.h>

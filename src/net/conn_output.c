@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes out: gathered in one queue that leaves at the latest in the turn's FLUSH phase; large ones sent beside
- * it without a copy; files by sendfile. What the socket does not take waits for the edge.
+/* Bytes out: gathered in one queue that leaves at the latest in the turn's FLUSH phase; large
+ * ones sent beside it without a copy; files by sendfile. What the socket does not take waits for
+ * the edge.
  *
- * The writer above is told to wait above the high-water mark (write_blocked), and its state's writable comes
- * below the low one; never from inside a call of its own. */
+ * The writer above is told to wait above the high-water mark (write_blocked), and its state's
+ * writable comes below the low one; never from inside a call of its own. */
 #include <errno.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -43,7 +44,8 @@ static void queue_emptied(struct pn_conn *c)
         pn__net_spare_give(c->net, &c->out);
 }
 
-/* Sends the queue and DATA behind it by one call each time. *TAKEN says how much of DATA left. OK: all. */
+/* Sends the queue and DATA behind it by one call each time. *TAKEN says how much of DATA left.
+ * OK: all. */
 static enum pn_io send_with(struct pn_conn *c, const char *data, size_t n, size_t *taken)
 {
     *taken = 0;

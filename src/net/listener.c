@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Listening sockets: opened once by the process that starts, before it forks; each worker watches them through an
- * acceptor. The process that made a unix socket's file removes it, if it is still the same file. */
+/* Listening sockets: opened once by the process that starts, before it forks; each worker
+ * watches them through an acceptor. The process that made a unix socket's file removes it, if it
+ * is still the same file. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -93,7 +94,7 @@ static int open_socket(struct pn_listener *l, const struct error_text *err)
     return fail_errno(err, -errno, l, "no socket can be had");
 }
 
-/* --- TCP ---------------------------------------------------------------------------------------- */
+/* --- TCP ------------------------------------------------------------------------------------- */
 
 static int set_option(int fd, int level, int name, int value)
 {
@@ -143,7 +144,7 @@ static int open_inet(struct pn_listener *l, const struct pn_listener_config *con
     return 0;
 }
 
-/* --- Unix ---------------------------------------------------------------------------------------- */
+/* --- Unix ------------------------------------------------------------------------------------ */
 
 static const char *path_of(const struct pn_listener *l)
 {
@@ -234,7 +235,8 @@ static int set_owner(struct pn_listener *l, const char *owner, const struct erro
 static int bind_unix(struct pn_listener *l, const struct pn_listener_config *config,
                      const struct error_text *err)
 {
-    /* Never wider than asked for, not even between bind and chmod. The process has one thread yet. */
+    /* Never wider than asked for, not even between bind and chmod. The process has one thread
+     * yet. */
     mode_t before = 0;
     if (config->set_mode)
         before = umask(~config->mode & 0777);
@@ -281,7 +283,7 @@ static int open_abstract(struct pn_listener *l, const struct error_text *err)
     return fail_errno(err, -errno, l, "bind failed");
 }
 
-/* --- Inherited ------------------------------------------------------------------------------------- */
+/* --- Inherited ------------------------------------------------------------------------------- */
 
 static int adopt_fd(struct pn_listener *l, const struct error_text *err)
 {
@@ -304,7 +306,7 @@ static int adopt_fd(struct pn_listener *l, const struct error_text *err)
     return 0;
 }
 
-/* --- All ---------------------------------------------------------------------------------------------- */
+/* --- All ------------------------------------------------------------------------------------- */
 
 /* What the kernel says that we are bound to, for logs and SERVER_NAME. */
 static void describe(struct pn_listener *l)

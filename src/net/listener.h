@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses and listening sockets.
  *
- * An address is written HOST:PORT, :PORT, *:PORT, [IPV6]:PORT, PORT alone, unix:PATH, a PATH with a
- * slash, @NAME (abstract), or fd://N (inherited). Without a host it is 0.0.0.0, every IPv4 address, as uWSGI has
- * it; [::]:PORT takes IPv6 and IPv4 clients. Port 0 lets the kernel choose. A listener is opened once by the
- * process that starts (before it forks), and watched by each worker's loop. */
+ * An address is written HOST:PORT, :PORT, *:PORT, [IPV6]:PORT, PORT alone, unix:PATH, a PATH
+ * with a slash, @NAME (abstract), or fd://N (inherited). Without a host it is 0.0.0.0, every
+ * IPv4 address, as uWSGI has it; [::]:PORT takes IPv6 and IPv4 clients. Port 0 lets the kernel
+ * choose. A listener is opened once by the process that starts (before it forks), and watched by
+ * each worker's loop. */
 #pragma once
 
 #include <sys/socket.h>
@@ -44,9 +45,9 @@ struct pn_listener_config {
 
 struct pn_listener;
 
-/* Binds and listens. A stale unix socket file (nobody accepts) is replaced; one in use, and anything
- * that is not a socket, is an error. fd://N is checked (stream socket, listening). Returns 0 and
- * *OUT, or negative errno with a sentence in ERR that says what to do. */
+/* Binds and listens. A stale unix socket file (nobody accepts) is replaced; one in use, and
+ * anything that is not a socket, is an error. fd://N is checked (stream socket, listening).
+ * Returns 0 and *OUT, or negative errno with a sentence in ERR that says what to do. */
 int pn_listener_open(const struct pn_address *address, const struct pn_listener_config *config,
                      struct pn_listener **out, char *err, size_t err_size);
 int pn_listener_fd(const struct pn_listener *l);
@@ -69,16 +70,17 @@ struct pn_accepted {
     socklen_t peer_len;
 };
 /* Registers the listeners (EPOLLEXCLUSIVE) and the ACCEPT phase. ON_ACCEPT gets each new
- * connection, at most PN_TURN_ACCEPTS_MAX a turn. EMFILE, ENFILE, ENOBUFS, ENOMEM: said once, accepting rests
- * PN_ACCEPT_BACKOFF_MS. Borrows the listeners. One acceptor a loop. Aborts without memory; NULL with errno set when a
- * listener cannot be watched. ON_ACCEPT may give the loop away. */
+ * connection, at most PN_TURN_ACCEPTS_MAX a turn. EMFILE, ENFILE, ENOBUFS, ENOMEM: said once,
+ * accepting rests PN_ACCEPT_BACKOFF_MS. Borrows the listeners. One acceptor a loop. Aborts
+ * without memory; NULL with errno set when a listener cannot be watched. ON_ACCEPT may give the
+ * loop away. */
 struct pn_acceptor *pn_acceptor_create(struct pn_loop *loop, struct pn_listener **listeners,
                                        size_t count,
                                        void (*on_accept)(void *ctx, const struct pn_accepted *a),
                                        void *ctx);
-/* Stops watching; connections that wait in the backlog are left to other workers. DRAIN (the last worker of a
- * stopping server): what is queued already is still accepted, by the loop's next turns, as long as
- * pn_acceptor_pending says so. */
+/* Stops watching; connections that wait in the backlog are left to other workers. DRAIN (the
+ * last worker of a stopping server): what is queued already is still accepted, by the loop's
+ * next turns, as long as pn_acceptor_pending says so. */
 void pn_acceptor_stop(struct pn_acceptor *a, bool drain);
 bool pn_acceptor_pending(const struct pn_acceptor *a);
 void pn_acceptor_destroy(struct pn_acceptor *a);

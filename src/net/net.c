@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connections of one worker as a whole: time-out classes, the list of all, shared buffers. Made before
- * the first connection, destroyed after the last. */
+/* The connections of one worker as a whole: time-out classes, the list of all, shared buffers.
+ * Made before the first connection, destroyed after the last. */
 #include <stdlib.h>
 
 #include "base/mem.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one worker's connections share; private to src/net. All of it belongs to the loop's owner. */
+/* What one worker's connections share; private to src/net. All of it belongs to the loop's
+ * owner. */
 #pragma once
 
 #include "base/bounds.h"
@@ -33,7 +34,8 @@ struct pn_net {
 /* Borrowed until put back; NULL without memory. */
 struct pn_scratch *pn__net_scratch_get(struct pn_net *net);
 void pn__net_scratch_put(struct pn_net *net, struct pn_scratch *scratch);
-/* An empty queue gets a block that another one has left, and leaves it: idle connections hold none. */
+/* An empty queue gets a block that another one has left, and leaves it: idle connections hold
+ * none. */
 static inline void pn__net_spare_take(struct pn_net *net, struct pn_bytes *out)
 {
     if (!out->data && net->spare_count > 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plain TCP and unix stream sockets: the kernel's calls, with their results translated. The socket is
- * owned by the transport from init to close, and is non-blocking. */
+/* Plain TCP and unix stream sockets: the kernel's calls, with their results translated. The
+ * socket is owned by the transport from init to close, and is non-blocking. */
 #include <errno.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -48,7 +48,8 @@ static enum pn_io plain_writev(struct pn_transport *t, const struct iovec *iov, 
     return PN_IO_OK;
 }
 
-/* sendfile(2) knows no MSG_NOSIGNAL: it relies on SIGPIPE being ignored, as Python does at its start. */
+/* sendfile(2) knows no MSG_NOSIGNAL: it relies on SIGPIPE being ignored, as Python does at its
+ * start. */
 static enum pn_io plain_sendfile(struct pn_transport *t, int file_fd, off_t *offset, size_t n,
                                  size_t *done)
 {
@@ -86,7 +87,8 @@ static void plain_close(struct pn_transport *t, bool reset)
     if (t->fd < 0)
         return;
     if (reset) {
-        /* Lingering for zero seconds: the queue is dropped and RST is sent. No effect on unix sockets. */
+        /* Lingering for zero seconds: the queue is dropped and RST is sent. No effect on unix
+         * sockets. */
         struct linger now = {.l_onoff = 1, .l_linger = 0};
         setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- A transport that fails to order, in front of a link ----------------------------------------- */
+/* --- A transport that fails to order, in front of a link ------------------------------------- */
 
 static bool fails(struct pn_transport *t)
 {
@@ -101,7 +101,7 @@ const struct pn_transport_ops record_ops = {
     .close = fault_close,
 };
 
-/* --- A wire that only counts --------------------------------------------------------------------- */
+/* --- A wire that only counts ----------------------------------------------------------------- */
 
 struct wire *wire_of(struct pn_conn *conn)
 {
@@ -146,7 +146,7 @@ static void free_wire(struct pn_conn *conn)
     free(x);
 }
 
-/* --- Setting ------------------------------------------------------------------------------------- */
+/* --- Setting --------------------------------------------------------------------------------- */
 
 struct pn_loop *loop;
 struct pn_net *net;

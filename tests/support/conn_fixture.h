@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* For the tests of connections: one connection on an in-memory link, behind a transport that fails to order, with a
- * wire that only counts. The objects are globals of the test program, made anew for each test. */
+/* For the tests of connections: one connection on an in-memory link, behind a transport that
+ * fails to order, with a wire that only counts. The objects are globals of the test program,
+ * made anew for each test. */
 #pragma once
 
 #include <setjmp.h>

@@ -80,7 +80,7 @@ void sim_poller_seed(struct sim_poller *sim, uint64_t seed)
         sim_poller_random(sim);
 }
 
-/* --- struct pn_poller ---------------------------------------------------------------------------- */
+/* --- struct pn_poller ------------------------------------------------------------------------ */
 
 static int64_t now_ns(struct pn_poller *poller)
 {
@@ -265,7 +265,7 @@ static const struct pn_poller functions = {
     .after_fork_child = after_fork_child,
 };
 
-/* --- What the test sees -------------------------------------------------------------------------- */
+/* --- What the test sees ---------------------------------------------------------------------- */
 
 struct sim_poller *sim_poller_create(void)
 {

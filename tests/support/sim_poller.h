@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A poller without a kernel: a virtual clock, descriptors whose readiness the test sets, and a script of things that
- * happen at given times. Waiting costs no time: the clock jumps to what comes next. One thread only.
+/* A poller without a kernel: a virtual clock, descriptors whose readiness the test sets, and a
+ * script of things that happen at given times. Waiting costs no time: the clock jumps to what
+ * comes next. One thread only.
  *
- * Edges are the kernel's: a bit that was set while it stood already (more bytes came) is an edge too. */
+ * Edges are the kernel's: a bit that was set while it stood already (more bytes came) is an edge
+ * too. */
 #pragma once
 
 #include "loop/loop.h"
@@ -18,10 +20,12 @@ void sim_poller_seed(struct sim_poller *sim, uint64_t seed);
 /* The next number of that generator: for scripts that must replay. */
 uint64_t sim_poller_random(struct sim_poller *sim);
 
-/* Descriptors: the lowest free number from 3 on, as open(2) has it. Closing forgets registrations. */
+/* Descriptors: the lowest free number from 3 on, as open(2) has it. Closing forgets
+ * registrations. */
 int sim_fd_open(struct sim_poller *sim);
 void sim_fd_close(struct sim_poller *sim, int fd);
-/* What the fd is ready for now (EPOLLIN, EPOLLOUT, EPOLLRDHUP, ...). Each bit of EVENTS is an edge. */
+/* What the fd is ready for now (EPOLLIN, EPOLLOUT, EPOLLRDHUP, ...). Each bit of EVENTS is an
+ * edge. */
 void sim_fd_raise(struct sim_poller *sim, int fd, uint32_t events);
 void sim_fd_lower(struct sim_poller *sim, int fd, uint32_t events);
 uint32_t sim_fd_ready(const struct sim_poller *sim, int fd);
@@ -34,7 +38,8 @@ int64_t sim_now_ns(const struct sim_poller *sim);
 /* The clock goes on without anything else happening (a long computation). */
 void sim_advance(struct sim_poller *sim, int64_t ns);
 
-/* FN is called from inside a wait at AT_NS, or as soon as one comes. Those of one time keep their order. Freed by the poller. */
+/* FN is called from inside a wait at AT_NS, or as soon as one comes. Those of one time keep
+ * their order. Freed by the poller. */
 void sim_at(struct sim_poller *sim, int64_t at_ns, void (*fn)(void *ctx), void *ctx);
 /* Drops what of the script has not happened. */
 void sim_script_clear(struct sim_poller *sim);

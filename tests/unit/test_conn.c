@@ -9,7 +9,7 @@
 
 #include "support/conn_fixture.h"
 
-/* --- Input ------------------------------------------------------------------------------------------- */
+/* --- Input ----------------------------------------------------------------------------------- */
 
 static void reading_needs_no_memory_and_no_watch(void **state)
 {
@@ -195,7 +195,7 @@ static void two_readers_have_two_scratches(void **state)
     sim_link_free(l2);
 }
 
-/* --- Ends ------------------------------------------------------------------------------------------------- */
+/* --- Ends ------------------------------------------------------------------------------------ */
 
 static void closing_is_two_phase(void **state)
 {
@@ -340,7 +340,7 @@ static void each_survives_closings(void **state)
     }
 }
 
-/* --- Time-outs ------------------------------------------------------------------------------------------ */
+/* --- Time-outs ------------------------------------------------------------------------------- */
 
 static void sleep_until(int64_t at_ns)
 {
@@ -387,7 +387,7 @@ static void writing_progress_restarts_its_time_out(void **state)
     assert_int_equal(w->timed_out, 1);
 }
 
-/* --- Memory ------------------------------------------------------------------------------------------- */
+/* --- Memory ---------------------------------------------------------------------------------- */
 
 /* A whole exchange in small pieces; returns false when some step failed for want of memory. */
 static bool whole_story(void)
@@ -434,7 +434,7 @@ static void every_allocation_may_fail(void **state)
     assert_true(nth > 4);
 }
 
-/* --- The kernel's sockets --------------------------------------------------------------------------- */
+/* --- The kernel's sockets -------------------------------------------------------------------- */
 
 static char echoed[1 << 20];
 static size_t echoed_len;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection's output: gathered, large, from files, for slow peers; and wants the other way round. */
+/* A connection's output: gathered, large, from files, for slow peers; and wants the other way
+ * round. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,7 +198,7 @@ static void a_file_for_a_slow_peer(void **state)
     close(fd);
 }
 
-/* --- Wants the other way round ----------------------------------------------------------------------- */
+/* --- Wants the other way round --------------------------------------------------------------- */
 
 static void a_read_that_wants_to_write(void **state)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The turn: order of the phases, one unit a step, budgets, sleeping and waking, stopping, the end. */
+/* The turn: order of the phases, one unit a step, budgets, sleeping and waking, stopping, the
+ * end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

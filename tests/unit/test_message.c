@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages from other threads: none lost, none twice, each sender's in its order, and no wake for a loop that is awake. */
+/* Messages from other threads: none lost, none twice, each sender's in its order, and no wake
+ * for a loop that is awake. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Signals: delivered by the loop, once a burst, waking a sleeper, and everything as before afterwards. */
+/* Signals: delivered by the loop, once a burst, waking a sleeper, and everything as before
+ * afterwards. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

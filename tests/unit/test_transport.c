@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The plain transport: results translated, nothing moved twice, no signal, resets that are resets. */
+/* The plain transport: results translated, nothing moved twice, no signal, resets that are
+ * resets. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors: modes, several waiters on one fd, generations, numbers used again, what the kernel is told. */
+/* Descriptors: modes, several waiters on one fd, generations, numbers used again, what the
+ * kernel is told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
