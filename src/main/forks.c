@@ -10,6 +10,7 @@
 #include "cores/core.h"
 #include "main/stop_guard.h"
 #include "manager/manager.h"
+#include "net/transport.h"
 #include "wait/wait.h"
 
 /* The mask of the thread that forks, while it does. A signal that reaches the child before its
@@ -35,6 +36,8 @@ static void before(void)
 
 static void in_parent(void)
 {
+    if (watched && !watched->own)
+        pn_transport_plain_forked();
     pthread_sigmask(SIG_SETMASK, &mask_before, NULL);
 }
 

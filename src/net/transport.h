@@ -63,3 +63,6 @@ struct pn_transport {
 
 /* Takes FD (a connected, non-blocking stream socket) over. */
 void pn_transport_plain_init(struct pn_transport *t, int fd, bool is_unix);
+/* Any thread: this process has forked, so another one may hold the same sockets. From now on a close
+ * says so to the peer before it closes, for the last close may be the child's, much later. */
+void pn_transport_plain_forked(void);

@@ -2,6 +2,7 @@
 /* Plain TCP and unix stream sockets: the kernel's calls, with their results translated. The
  * socket is owned by the transport from init to close, and is non-blocking. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -10,6 +11,9 @@
 
 /* Linux moves no more than this in one call. */
 enum { SENDFILE_MAX = 0x7ffff000 };
+
+/* A fact about the process: see pn_transport_plain_forked. */
+static atomic_bool has_forked;
 
 static enum pn_io failed(struct pn_transport *t, enum pn_io want)
 {
@@ -92,6 +96,8 @@ static void plain_close(struct pn_transport *t, bool reset)
         struct linger now = {.l_onoff = 1, .l_linger = 0};
         setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }
+    if (pn_unlikely(atomic_load_explicit(&has_forked, memory_order_relaxed)))
+        shutdown(t->fd, SHUT_RDWR);
     close(t->fd);
     t->fd = -1;
 }
@@ -121,4 +127,9 @@ static const struct pn_transport_ops unix_ops = {
 void pn_transport_plain_init(struct pn_transport *t, int fd, bool is_unix)
 {
     *t = (struct pn_transport){.ops = is_unix ? &unix_ops : &tcp_ops, .fd = fd};
+}
+
+void pn_transport_plain_forked(void)
+{
+    atomic_store_explicit(&has_forked, true, memory_order_relaxed);
 }

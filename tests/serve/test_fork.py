@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
-from harness import Server
+from harness import SLOW, Server
 
 Serve = Callable[..., Server]
 
@@ -102,21 +103,24 @@ def test_programs_inherit_nothing(server: Server) -> None:
 
 
 def test_a_listener_is_not_kept_by_a_child(serve: Serve, carrier: tuple[str, ...]) -> None:
-    """Otherwise a server cannot be started again while a child of its last one runs on."""
+    """Otherwise a server cannot be started again while a child of its last one runs on; and its
+    connections end when the server ends them."""
     app = """
 import os, time
 
 def application(environ, start_response):
     pid = os.fork()
     if pid == 0:
-        time.sleep(3)
+        time.sleep(2)
         os._exit(0)
     start_response("200 OK", [])
     return [b"forked"]
 """
     server = serve(*carrier, app=app)
+    began = time.monotonic()
     assert server.get().body == b"forked"
     assert server.stop() == 0
+    assert time.monotonic() - began < 1.5 * SLOW
     again = serve(*carrier, "--bind", f"127.0.0.1:{server.port}", app=app, ready="serving")
     again.address = ("127.0.0.1", server.port)
     assert again.get().body == b"forked"
