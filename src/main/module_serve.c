@@ -279,7 +279,7 @@ static struct pn_manager_config keep_config(struct serve *s)
     const struct pn_settings_processes *processes = &s->start->settings.processes;
     return (struct pn_manager_config){
         .log = s->start->log,
-        .shutdown_ns = processes->shutdown_timeout_ms * PN_NS_PER_MS,
+        .shutdown_ns = pn__start_grace_ns(s->start),
         .respawn_delay_ns = processes->respawn_delay_ms * PN_NS_PER_MS,
         .respawn_delay_max_ns = processes->respawn_delay_max_ms * PN_NS_PER_MS,
         .fork = fork_process,

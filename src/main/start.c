@@ -210,6 +210,15 @@ bool pn__start_is_trusted(void *ctx, const struct sockaddr *address, socklen_t l
     return pn__trust_has(&start->trust, address, len);
 }
 
+int64_t pn__start_grace_ns(const struct pn__start *start)
+{
+    const struct pn_settings *settings = &start->settings;
+    int64_t grace_ms = settings->processes.shutdown_timeout_ms;
+    if (settings->carrier.has_asyncio && settings->carrier.asyncio_drain_ms > grace_ms)
+        grace_ms = settings->carrier.asyncio_drain_ms;
+    return grace_ms * PN_NS_PER_MS;
+}
+
 /* --- The end ---------------------------------------------------------------------------------- */
 
 void pn__start_done(struct pn__start *start)

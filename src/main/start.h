@@ -43,6 +43,9 @@ enum pn__next pn__start_open(struct pn__start *start, int *status);
 /* For those who ask whether a peer is one of our own proxies; CTX is the start. */
 bool pn__start_is_trusted(void *ctx, const struct sockaddr *address, socklen_t len);
 
+/* What a worker may take from the first signal to its last request and scheduled call. */
+int64_t pn__start_grace_ns(const struct pn__start *start);
+
 /* Errors of a start go to the log and, where --logto has taken stderr away, to the console too. */
 void pn__start_error(const struct pn__start *start, const char *fmt, ...) PN_PRINTF(2, 3);
 /* The server runs: the console is let go. */

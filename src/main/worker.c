@@ -126,8 +126,12 @@ static int make_cores(struct pn__worker *w)
     w->config->forks->cores = w->cores;
     int rc =
         pn_gateway_start(w->config->gateway, w->cores, w->config->slot + 1, w->config->manager_pid);
-    w->gateway_started = rc == 0;
-    return rc < 0 ? fail(w, "the gateway cannot be started", -rc) : PN_EXIT_OK;
+    if (rc < 0)
+        return fail(w, "the gateway cannot be started", -rc);
+    w->gateway_started = true;
+    const struct pn__worker_calls *calls = w->config->calls;
+    w->calls_begun = calls && calls->begin(calls->ctx, w->cores) == 0;
+    return calls && !w->calls_begun ? PN_EXIT_ERROR : PN_EXIT_OK;
 }
 
 static int make_http(struct pn__worker *w)
@@ -215,6 +219,8 @@ static void take_down(struct pn__worker *w)
         publish(w);
         pn_h1_close_all(w->h1);
     }
+    if (w->calls_begun)
+        w->config->calls->end(w->config->calls->ctx);
     if (w->gateway_started)
         pn_gateway_stop(w->config->gateway);
     if (w->h1) {

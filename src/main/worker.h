@@ -10,15 +10,26 @@
 #include "main/forks.h"
 #include "main/start.h"
 
+/* --asyncio: what the worker needs of the event loop that requests schedule on (src/gateway/aio.h).
+ * All are called attached, on home, or owning the loop. */
+struct pn__worker_calls {
+    int (*begin)(void *ctx, struct pn_cores *cores); /* before the first request; 0 or -1, said */
+    size_t (*scheduled)(void *ctx);                  /* calls that are due, or will be */
+    void (*say_dropped)(void *ctx);                  /* the end is near, and some are left */
+    void (*end)(void *ctx);                          /* no request runs any more */
+    void *ctx;
+};
+
 struct pn__worker_config {
     struct pn__start *start;
     struct pn__forks *forks;
     struct pn_gateway *gateway; /* started and stopped by the worker; it has its application */
     struct pn_board *board;
-    unsigned slot;            /* in the board */
-    pid_t manager_pid;        /* 0: there is no manager */
-    void (*interrupt)(void);  /* raises in the main thread; async-signal-safe */
-    void (*ready)(void *ctx); /* the worker takes connections: once */
+    const struct pn__worker_calls *calls; /* NULL without --asyncio */
+    unsigned slot;                        /* in the board */
+    pid_t manager_pid;                    /* 0: there is no manager */
+    void (*interrupt)(void);              /* raises in the main thread; async-signal-safe */
+    void (*ready)(void *ctx);             /* the worker takes connections: once */
     void *ctx;
 };
 

@@ -25,8 +25,10 @@ struct pn__worker {
     struct pn_handler *next;   /* the gateway's */
     struct pn_task turn_end;   /* publishes the figures of a turn */
     bool gateway_started;
+    bool calls_begun;
     enum pn__worker_stage stage;
     int64_t deadline_ns;       /* of the stage */
+    int64_t calls_deadline_ns; /* until then scheduled calls are waited for */
     struct pn_timer stop_look; /* looks whether the stage is over */
 };
 

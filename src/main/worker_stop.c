@@ -55,23 +55,35 @@ static void cut(struct pn__worker *w)
     pn_cores_stop_now(w->cores);
 }
 
+/* --asyncio-drain: whether calls that are scheduled are still worth waiting for. */
+static bool waits_for_calls(const struct pn__worker *w)
+{
+    const struct pn__worker_calls *calls = w->calls_begun ? w->config->calls : NULL;
+    return calls && w->stage == PN__WORKER_DRAINING &&
+           pn_loop_now_ns(w->loop) < w->calls_deadline_ns && calls->scheduled(calls->ctx) > 0;
+}
+
+static void stop_loop(struct pn__worker *w)
+{
+    if (w->calls_begun)
+        w->config->calls->say_dropped(w->config->calls->ctx);
+    pn_loop_stop(w->loop);
+}
+
 static void look(struct pn_timer *timer)
 {
     struct pn__worker *w = pn_container_of(timer, struct pn__worker, stop_look);
     bool idle = under_way(w) == 0;
+    bool late = pn_loop_now_ns(w->loop) >= w->deadline_ns;
     if (w->stage == PN__WORKER_CUTTING && idle)
         pn_h1_close_all(w->h1);
-    if (pn_h1_connections(w->h1) == 0 && idle) {
-        pn_loop_stop(w->loop);
+    idle = idle && pn_h1_connections(w->h1) == 0;
+    if ((idle && !waits_for_calls(w)) || (late && w->stage == PN__WORKER_CUTTING)) {
+        stop_loop(w);
         return;
     }
-    if (pn_loop_now_ns(w->loop) >= w->deadline_ns) {
-        if (w->stage == PN__WORKER_CUTTING) {
-            pn_loop_stop(w->loop);
-            return;
-        }
+    if (late && !idle)
         cut(w);
-    }
     look_again(w);
 }
 
@@ -81,6 +93,8 @@ static void begin(struct pn__worker *w)
     size_t connections = pn_h1_connections(w->h1);
     w->stage = PN__WORKER_DRAINING;
     w->deadline_ns = pn_loop_update_now(w->loop) + grace_ms * PN_NS_PER_MS;
+    w->calls_deadline_ns = pn_loop_now_ns(w->loop) +
+                           w->config->start->settings.carrier.asyncio_drain_ms * PN_NS_PER_MS;
     pn_board_set_state(w->config->board, w->config->slot, PN_BOARD_STOPPING);
     pn_log_info(log_of(w), "stopping: %zu connection%s, %u request%s under way, %lld.%lld s to go",
                 connections, connections == 1 ? "" : "s", under_way(w),
@@ -124,7 +138,7 @@ int pn__worker_watch_signals(struct pn__worker *w)
     if (rc == 0)
         rc = pn_signal_watch(w->loop, SIGHUP, on_hangup, w);
     const struct pn__stop_guard_config guard = {
-        .grace_ns = start->settings.processes.shutdown_timeout_ms * PN_NS_PER_MS + GUARD_MARGIN_NS,
+        .grace_ns = pn__start_grace_ns(start) + GUARD_MARGIN_NS,
         .last_ns = HARD_NS + GUARD_MARGIN_NS,
         .repeats_count = w->config->manager_pid == 0,
         /* Elsewhere the cores' watchdog raises in each core. */
