@@ -69,7 +69,7 @@ struct pn_peer {
     uint16_t address_len;
     uint16_t port; /* 0 for a unix socket */
     bool is_unix;
-    bool trusted;        /* in --forwarded-allow-ips */
+    bool trusted;                       /* in --forwarded-allow-ips */
     const struct pn_listener *listener; /* where it was accepted, for SERVER_NAME; may be NULL */
     void *handler_cache; /* the gateway's own (Python strings of the two); freed by peer_gone */
 };

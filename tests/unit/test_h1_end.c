@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP/1.1 wire: its end (drain, close), tunnels, and memory that runs out. */
+#include "unit/h1_test.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+/* --- drain ---------------------------------------------------------------------------------------------------- */
+
+static void test_drain(void **state)
+{
+    struct h1_fixture *f = *state;
+    struct sim_link *idle = h1_fixture_connect(f, GET);
+    struct sim_link *racing = h1_fixture_connect(f, GET);
+    f->start = h1_fixture_start_later;
+    struct sim_link *busy = h1_fixture_connect(f, GET);
+    f->start = NULL;
+    h1_fixture_answer(f, idle);
+    h1_fixture_answer(f, racing);
+    pn_h1_drain(f->h1);
+    h1_fixture_advance(f, 50);
+    assert_int_not_equal(idle->fd, -1);
+    h1_fixture_send(f, racing, GET); /* it was on its way */
+    assert_has(h1_fixture_answer(f, racing), "Connection: close");
+    assert_int_equal(racing->fd, -1);
+    h1_fixture_advance(f, PN_H1_DRAIN_GRACE_MS);
+    assert_int_equal(idle->fd, -1);
+    assert_int_not_equal(busy->fd, -1);
+    h1_fixture_reply(f->kept, 200, "done\n");
+    h1_fixture_drop(f);
+    assert_has(h1_fixture_answer(f, busy), "Connection: close");
+    assert_int_equal(busy->fd, -1);
+    assert_int_equal(pn_h1_connections(f->h1), 0);
+    sim_link_free(idle);
+    sim_link_free(racing);
+    sim_link_free(busy);
+}
+
+static void test_close_all_cancels(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = h1_fixture_start_later;
+    struct sim_link *busy = h1_fixture_connect(f, GET);
+    struct sim_link *idle = h1_fixture_connect(f, NULL);
+    h1_fixture_run(f);
+    pn_h1_close_all(f->h1);
+    assert_int_equal(f->kept->cancel, PN_CANCEL_SHUTDOWN);
+    assert_int_equal(f->cancels, 1);
+    assert_int_equal(busy->fd, -1);
+    assert_int_equal(idle->fd, -1);
+    h1_fixture_drop(f);
+    h1_fixture_run(f);
+    sim_link_free(busy);
+    sim_link_free(idle);
+}
+
+/* --- upgrade ---------------------------------------------------------------------------------------------------- */
+
+static void start_upgrade(struct h1_fixture *f, struct pn_exchange *x)
+{
+    const struct pn_field fields[] = {{PN_STR("Upgrade"), PN_STR("echo")}};
+    assert_int_equal(pn_exchange_upgrade(x, 101, NULL, 0), -EINVAL);
+    assert_int_equal(pn_exchange_upgrade(x, 101, fields, 1), 0);
+    h1_fixture_keep(f, x);
+}
+
+static void test_upgrade(void **state)
+{
+    struct h1_fixture *f = *state;
+    struct pn_str view;
+    f->start = start_upgrade;
+    struct sim_link *l = h1_fixture_connect(f, "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: echo\r\n"
+                                               "Connection: keep-alive, Upgrade\r\n\r\nearly");
+    assert_has(h1_fixture_answer(f, l), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n"
+                                        "Connection: upgrade\r\n\r\n");
+    assert_int_equal(pn_exchange_body_peek(f->kept, &view), PN_BODY_DATA);
+    assert_int_equal(view.n, 5);
+    pn_exchange_body_consume(f->kept, 5);
+    assert_int_equal(pn_exchange_body_peek(f->kept, &view), PN_BODY_AGAIN);
+    h1_fixture_advance(f, 3600 * 1000); /* a silent tunnel has no time-out of ours */
+    h1_fixture_send(f, l, "GET / HTTP/1.1\r\n\r\n");
+    assert_true(f->notified & PN_NOTIFY_BODY);
+    assert_int_equal(pn_exchange_body_peek(f->kept, &view), PN_BODY_DATA);
+    assert_int_equal(view.n, 18);
+    pn_exchange_body_consume(f->kept, 18);
+    assert_int_equal(pn_exchange_body_peek(f->kept, &view), PN_BODY_AGAIN);
+    assert_int_equal(pn_exchange_write(f->kept, "raw\0", 4), 4);
+    h1_fixture_run(f);
+    assert_int_equal(pn_bytes_len(&l->to_client), 4);
+    sim_link_shutdown(l);
+    f->notified = 0;
+    h1_fixture_run(f);
+    assert_true(f->notified & PN_NOTIFY_BODY);
+    assert_int_equal(pn_exchange_body_peek(f->kept, &view), PN_BODY_END);
+    assert_int_equal(pn_exchange_end(f->kept, NULL, 0), 0);
+    h1_fixture_drop(f);
+    h1_fixture_run(f);
+    assert_int_equal(l->fd, -1);
+    assert_int_equal(f->starts, 1);
+    sim_link_free(l);
+}
+
+static void start_upgrade_unasked(struct h1_fixture *f, struct pn_exchange *x)
+{
+    const struct pn_field fields[] = {{PN_STR("Upgrade"), PN_STR("echo")}};
+    (void)f;
+    assert_int_equal(pn_exchange_upgrade(x, 101, fields, 1), -EINVAL);
+    h1_fixture_reply(x, 200, "no\n");
+}
+
+static void test_upgrade_unasked(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_upgrade_unasked;
+    struct sim_link *l = h1_fixture_connect(f, GET);
+    assert_has(h1_fixture_answer(f, l), "no\n");
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+}
+
+/* --- memory ---------------------------------------------------------------------------------------------------- */
+
+static void start_kept_text(struct h1_fixture *f, struct pn_exchange *x)
+{
+    (void)f;
+    (void)pn_exchange_keep(x);
+    (void)pn_exchange_keep(x);
+    if (pn_exchange_head(x, 200, PN_STR_NONE, NULL, 0, 5, 0) < 0 ||
+        pn_exchange_write(x, "hello", 5) < 0 || pn_exchange_end(x, NULL, 0) < 0)
+        pn_exchange_cancel(x, PN_CANCEL_HANDLER);
+}
+
+static void scenario(struct h1_fixture *f)
+{
+    f->start = start_kept_text;
+    struct sim_link *l = h1_fixture_connect(f, "GET / HTTP/1.1\r\nHo");
+    h1_fixture_send(f, l, "st: a\r\n\r\n" GET);
+    h1_fixture_send(f, l,
+                    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab");
+    h1_fixture_send(f, l, "c\r\n0\r\n\r\n");
+    h1_fixture_send(f, l, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234");
+    h1_fixture_send(f, l, "567890" GET);
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    h1_fixture_advance(f, 100000);
+    assert_int_equal(l->fd, -1);
+    sim_link_free(l);
+}
+
+/* Whatever allocation fails, the connection ends in order and nothing leaks or hangs. */
+static void test_every_allocation_fails(void **state)
+{
+    struct h1_fixture *f = *state;
+    pn_mem_fail_at(ULONG_MAX, false);
+    scenario(f);
+    unsigned long count = pn_mem_fail_at(0, false);
+    for (unsigned long n = 1; n <= count + 2; n++) {
+        for (int forever = 0; forever < 2; forever++) {
+            pn_mem_fail_at(0, false);
+            h1_reopen(f);
+            pn_mem_fail_at(n, forever);
+            scenario(f);
+        }
+    }
+    pn_mem_fail_at(0, false);
+}
+
+static void test_many_headers(void **state)
+{
+    struct h1_fixture *f = *state;
+    char text[4096];
+    int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\n");
+    for (int i = 0; i < 60; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "X-%d: %d\r\n", i, i);
+    strcpy(text + n, "\r\n");
+    struct sim_link *l = h1_fixture_connect(f, text);
+    assert_has(h1_fixture_answer(f, l), "hello\n");
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+}
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        h1_test(test_drain),
+        h1_test(test_close_all_cancels),
+        h1_test(test_upgrade),
+        h1_test(test_upgrade_unasked),
+        h1_test(test_every_allocation_fails),
+        h1_test(test_many_headers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
