@@ -24,10 +24,24 @@ static pthread_t os_thread(pthread_t thread)
     return (pthread_t)pn_core_ident(pn_cores_home(pn_core_cores(fiber)));
 }
 
+/* The child of a fork has one thread, which goes on as who it was: the locks that CPython took around
+ * the fork are released by the ident that took them (3.13 ends the process otherwise), and
+ * threading finds its current thread. Threads that the child starts have 0 here. */
+static __thread uintptr_t forked_ident;
+
+void pn__self_after_fork_child(void)
+{
+    struct pn_core *core = pn_core_self();
+    if (core && pn__wait_cores())
+        forked_ident = pn_core_ident(core);
+}
+
 pthread_t pn__call_pthread_self(void)
 {
     struct pn_core *core = pn_core_self();
-    return pn_likely(!core) ? pthread_self() : (pthread_t)pn_core_ident(core);
+    if (core)
+        return (pthread_t)pn_core_ident(core);
+    return pn_likely(!forked_ident) ? pthread_self() : (pthread_t)forked_ident;
 }
 
 int pn__call_pthread_kill(pthread_t thread, int signo)

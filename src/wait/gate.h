@@ -46,6 +46,7 @@ int pn__call_sem_post(sem_t *sem);
 void pn__sem_after_fork_child(void);
 
 /* call_self.c: idents of fibers */
+void pn__self_after_fork_child(void);
 pthread_t pn__call_pthread_self(void);
 int pn__call_pthread_kill(pthread_t thread, int signo);
 int pn__call_pthread_sigqueue(pthread_t thread, int signo, const union sigval value);

@@ -333,6 +333,7 @@ void pn_wait_after_fork_child(void)
     /* Another thread of the parent may have been scanning at the fork. */
     pthread_mutex_init(&patcher.lock, NULL);
     pn__sem_after_fork_child();
+    pn__self_after_fork_child();
 }
 
 void pn_wait_stats(struct pn_wait_stats *out)

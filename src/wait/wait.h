@@ -39,7 +39,8 @@ void pn_wait_uninstall(void);
 /* Patches images that were loaded since the last scan; cheap when there are none (one counter is
  * compared). Called after a redirected dlopen and at turn ends. Returns how many slots changed. */
 int pn_wait_scan(void);
-/* Child of a fork: every redirected call goes straight on from now on. */
+/* Child of a fork, before pn_cores_after_fork_child: every redirected call goes straight on from now on; only
+ * pthread_self keeps its answer in the thread that forked. */
 void pn_wait_after_fork_child(void);
 
 struct pn_wait_stats {

@@ -431,13 +431,15 @@ static void app_fork(struct visitor *v)
         REQUIRE(probe.nanosleep(20) == 0);
         return;
     }
+    pthread_t me = probe.self();
     pid_t child = fork();
     if (child == 0) {
-        pn_cores_after_fork_child(w->cores);
         pn_wait_after_fork_child();
+        pn_cores_after_fork_child(w->cores);
         /* No core any more: it really sleeps, and really waits. */
-        bool right = pn_core_self() == NULL && probe.nanosleep(10) == 0 &&
-                     probe.sem_post(&w->sem) == 0 && probe.sem_wait(&w->sem) == 0;
+        bool right = pn_core_self() == NULL && pthread_equal(me, probe.self()) &&
+                     probe.nanosleep(10) == 0 && probe.sem_post(&w->sem) == 0 &&
+                     probe.sem_wait(&w->sem) == 0;
         _exit(right ? 0 : 1);
     }
     int status = -1;
