@@ -58,7 +58,7 @@ static int fill_common(struct pn_gateway *gw, PyObject *env)
         return -1;
     if (put(env, w[PN__W_WSGI_VERSION], Py_BuildValue("(ii)", 1, 0)) < 0 ||
         put(env, w[PN__W_SERVER_SOFTWARE], PyUnicode_FromString("pelton/" PELTON_VERSION)) < 0 ||
-        put(env, w[PN__W_UWSGI_VERSION], PyBytes_FromString("pelton-" PELTON_VERSION)) < 0 ||
+        put(env, w[PN__W_UWSGI_VERSION], PyBytes_FromString("2.0.0-pelton-" PELTON_VERSION)) < 0 ||
         put(env, w[PN__W_UWSGI_NODE], PyBytes_FromString(node)) < 0)
         return -1;
     return 0;

@@ -86,8 +86,9 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     gw->worker_id = worker_id;
     gw->master_pid = master_pid;
     gw->home_state.ts = PyThreadState_Get();
-    /* Here and not in create: thread states of others do not outlive a fork. */
-    gw->watch_state = pn_pycompat_state_new(0, NULL, 0);
+    /* Here and not in create: thread states of others do not outlive a fork. It must not share this
+     * thread's ident, by which exceptions find their state. */
+    gw->watch_state = pn_pycompat_state_new((uintptr_t)&gw->watch_state, NULL, 0);
     if (!gw->watch_state)
         return -ENOMEM;
     pn__uwsgi_started(gw);

@@ -96,8 +96,11 @@ static int fill(struct pn__request *r, struct block *b, size_t size, bool line)
         enum pn_body have = next_view(r, &view);
         if (have == PN_BODY_END)
             return 0;
-        if (have != PN_BODY_DATA)
+        if (have != PN_BODY_DATA) {
+            if (r->x->state == PN_EXCHANGE_CANCELLED)
+                r->gone = true;
             return -EPIPE;
+        }
         size_t n = pn_min_size(view.n, size - b->used);
         const char *end = line ? memchr(view.p, '\n', n) : NULL;
         if (end)

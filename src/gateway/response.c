@@ -167,6 +167,13 @@ static void log_length(struct pn__request *r, const char *what)
                  (int)n, target, what, (long long)r->answer.length);
 }
 
+/* Fewer bytes came than the application announced, where that matters. */
+static bool is_short(const struct pn__request *r)
+{
+    return (r->answer.flags & PN_HEAD_HAS_LENGTH) && r->sent_size < r->answer.length &&
+           !r->x->is_head && pn_http_status_has_body((int)r->answer.status);
+}
+
 /* The answer is whole; 0 or negative errno. */
 static int end(struct pn__request *r)
 {
@@ -179,12 +186,10 @@ static int end(struct pn__request *r)
         return rc;
     if (pn_unlikely(r->truncated && !r->x->is_head))
         log_length(r, "longer than");
+    else if (pn_unlikely(is_short(r)))
+        log_length(r, "shorter than"); /* now: an exchange that is over has no text */
     rc = pn_exchange_end(r->x, NULL, 0);
-    if (pn_unlikely(rc == -EMSGSIZE)) {
-        log_length(r, "shorter than");
-        return 0;
-    }
-    return lost(r, rc);
+    return rc == -EMSGSIZE ? 0 : lost(r, rc); /* the wire has cut the connection */
 }
 
 static void raise_refused(struct pn__request *r);
@@ -326,10 +331,10 @@ int pn__response_single(PyObject *result, PyObject **body)
     return 1;
 }
 
-/* Nothing more of the iterable can be wanted. */
+/* Nothing more of the iterable can be wanted. After uwsgi.disconnect() the application goes on. */
 static bool enough(const struct pn__request *r)
 {
-    return r->truncated || r->disconnected || (r->head_sent && r->x->is_head);
+    return r->truncated || (r->head_sent && r->x->is_head && !r->disconnected);
 }
 
 /* 1: the client has gone, 0: the iterable is through, -1 with an exception. */
