@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pelton.Loop``, an asyncio event loop whose scheduling half is C.
+
+``LoopCore`` (C) has callbacks, timers and descriptors; everything else is asyncio's own: sockets,
+transports, ssl and subprocesses work as in ``asyncio.SelectorEventLoop``. What is here is the seam
+between the two, and what is too rare to be in C.
+"""
+
+import asyncio
+import selectors
+import sys
+import threading
+from asyncio import base_events, events, format_helpers
+from collections.abc import Mapping
+
+from pelton._pelton import LoopCore
+
+__all__ = ["Loop"]
+
+_source_arguments = format_helpers._format_callback_source.__kwdefaults__ or {}
+
+
+def _call_text(handle):
+    """The callback of a handle, its arguments and where it is defined."""
+    if "debug" in _source_arguments:  # newer versions show arguments in debug mode only
+        return format_helpers._format_callback_source(
+            handle._callback, handle._args, debug=handle._loop.get_debug()
+        )
+    return format_helpers._format_callback_source(handle._callback, handle._args)
+
+
+class _Watched(selectors.BaseSelector):
+    """What ``loop._selector`` is: a view of the descriptors that the loop watches.
+
+    asyncio's transports look there for their ``repr``. Nothing can be changed through it.
+    """
+
+    def __init__(self, loop):
+        self._loop = loop
+
+    def _key(self, fileobj, reader, writer):
+        mask = (selectors.EVENT_READ if reader else 0) | (selectors.EVENT_WRITE if writer else 0)
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return selectors.SelectorKey(fileobj, fd, mask, (reader, writer))
+
+    def get_key(self, fileobj):
+        found = self._loop._watched(fileobj) if self._loop is not None else None
+        if found is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return self._key(fileobj, *found)
+
+    def get_map(self):
+        rows = self._loop._watched_all() if self._loop is not None else ()
+        return {fd: self._key(fd, reader, writer) for fd, reader, writer in rows}
+
+    def close(self):
+        self._loop = None
+
+    def register(self, fileobj, events, data=None):
+        raise NotImplementedError("use the loop's add_reader() and add_writer()")
+
+    unregister = modify = select = register
+
+
+class Loop(LoopCore, asyncio.SelectorEventLoop):
+    """An asyncio event loop in C: ``asyncio.run(main(), loop_factory=pelton.Loop)``."""
+
+    def __init__(self):
+        self._attach()
+        super().__init__(_Watched(self))
+
+    def _attach(self):
+        self._open()
+
+    def close(self):
+        """Close the loop. What is scheduled is dropped; the loop must not be running."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        try:
+            super().close()
+        finally:
+            self._release()
+
+    # The self-pipe is for signals only, since C has its own way to wake the loop: made when the
+    # first signal handler is.
+
+    def _make_self_pipe(self):
+        self._ssock = self._csock = None
+
+    def _close_self_pipe(self):
+        if self._csock is not None:
+            super()._close_self_pipe()
+
+    def add_signal_handler(self, sig, callback, *args):
+        """Call callback(*args) on the loop when the process gets the signal."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("signal handlers can be set in the main thread only")
+        self._check_closed()
+        if self._csock is None:
+            super()._make_self_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
+    # C calls these; the handle is its own, not asyncio.Handle.
+
+    def _handle_source(self):
+        frame = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        return format_helpers.extract_stack(frame)
+
+    def _handle_repr(self, handle):
+        info = [type(handle).__name__]
+        if handle._cancelled:
+            info.append("cancelled")
+        if hasattr(handle, "when"):
+            info.append(f"when={handle.when()}")
+        if handle._callback is not None:
+            info.append(_call_text(handle))
+        if handle._source_traceback:
+            frame = handle._source_traceback[-1]
+            info.append(f"created at {frame[0]}:{frame[1]}")
+        return f"<{' '.join(info)}>"
+
+    def _handle_failed(self, handle, exc):
+        context = {
+            "message": f"Exception in callback {_call_text(handle)}",
+            "exception": exc,
+            "handle": handle,
+        }
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _handle_ran(self, handle, seconds):
+        """After each callback in debug mode."""
+        if seconds >= self.slow_callback_duration:
+            base_events.logger.warning(
+                "Executing %s took %.3f seconds", base_events._format_handle(handle), seconds
+            )
+
+
+Loop.__module__ = "pelton"

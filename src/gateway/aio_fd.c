@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* add_reader, add_writer and their removal, as the private methods that SelectorEventLoop's own code
+ * (sockets, pipes, subprocesses) calls. Each fd has two level-triggered watches; a ready one puts its handle
+ * in the ready queue, once, however often the loop reports it before the callback runs. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gateway/aio_loop.h"
+
+#include "base/mem.h"
+
+enum { TABLE_MIN = 64 };
+
+static void ready(struct pn_watch *watch, uint32_t revents)
+{
+    struct pn__aio_end *end = pn_container_of(watch, struct pn__aio_end, watch);
+    struct pn__handle *h = end->handle;
+    if (!h || h->queued)
+        return;
+    /* After PN_WATCH_CLOSED nothing watches any more; the handle goes when it is removed, or with
+     * the loop, as asyncio has it. */
+    if (revents & PN_WATCH_CLOSED)
+        return;
+    Py_INCREF(h);
+    pn__handles_push(&end->aio->ready, h);
+}
+
+static void end_init(struct pn__aio_end *end, struct pn__aio *aio)
+{
+    pn_watch_init(&end->watch, ready);
+    end->handle = NULL;
+    end->aio = aio;
+}
+
+static int grow(struct pn__aio *aio, size_t fd)
+{
+    size_t count = pn_max_size(aio->fd_count, TABLE_MIN);
+    while (count <= fd)
+        count *= 2;
+    struct pn__aio_fd **fds = pn_try_realloc(aio->fds, count * sizeof(struct pn__aio_fd *));
+    if (!fds)
+        return -1;
+    for (size_t i = aio->fd_count; i < count; i++)
+        fds[i] = NULL;
+    aio->fds = fds;
+    aio->fd_count = count;
+    return 0;
+}
+
+/* The entry of FD, made if need be; NULL without memory. */
+static struct pn__aio_fd *entry_for(struct pn__aio *aio, int fd)
+{
+    if ((size_t)fd >= aio->fd_count && grow(aio, (size_t)fd) < 0)
+        return NULL;
+    struct pn__aio_fd *e = aio->fds[fd];
+    if (!e) {
+        e = pn_try_malloc(sizeof(*e));
+        if (!e)
+            return NULL;
+        end_init(&e->read, aio);
+        end_init(&e->write, aio);
+        aio->fds[fd] = e;
+    }
+    return e;
+}
+
+static struct pn__aio_fd *entry_of(const struct pn__aio *aio, int fd)
+{
+    return fd >= 0 && (size_t)fd < aio->fd_count ? aio->fds[fd] : NULL;
+}
+
+/* -1 with ValueError, as selectors has it. */
+static int number_of(PyObject *fd)
+{
+    int n = PyObject_AsFileDescriptor(fd);
+    if (n < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "Invalid file object: %R", fd);
+    }
+    return n;
+}
+
+static int check_touch(const struct pn__aio *aio)
+{
+    if (pn_likely(aio->loop && pn__aio_may_touch(aio)))
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError,
+                    aio->loop ? "descriptors of this event loop are watched from its own thread or "
+                                "from a request only: use call_soon_threadsafe()"
+                              : "this event loop watches descriptors when the server runs only");
+    return -1;
+}
+
+static PyObject *watch_end(struct pn__aio *aio, struct pn__aio_end *end, int fd, uint32_t events,
+                           struct pn__handle *h)
+{
+    struct pn__handle *before = end->handle;
+    /* Taken off and put on again also for the same fd: its number may mean another file by now. */
+    pn_watch_remove(aio->loop, &end->watch);
+    end->handle = NULL;
+    int rc = pn_watch_add(aio->loop, &end->watch, fd, events);
+    if (rc == 0)
+        end->handle = (struct pn__handle *)Py_NewRef((PyObject *)h);
+    if (before && pn__handle_cancel(before) < 0)
+        PyErr_WriteUnraisable((PyObject *)before);
+    Py_XDECREF((PyObject *)before);
+    if (rc == 0)
+        return (PyObject *)h;
+    Py_DECREF(h);
+    errno = -rc;
+    return rc == -ENOMEM ? PyErr_NoMemory() : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32_t events)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    if (n < 2) {
+        PyErr_SetString(PyExc_TypeError, "a descriptor and a callback are needed");
+        return NULL;
+    }
+    if (pn__aio_check_closed(aio) < 0 || check_touch(aio) < 0)
+        return NULL;
+    int fd = number_of(args[0]);
+    if (fd < 0)
+        return NULL;
+    struct pn__handle *h = pn__handle_new(aio, false, args[1], args + 2, n - 2, NULL);
+    if (!h)
+        return NULL;
+    if (!aio->loop) { /* a collection closed it */
+        Py_DECREF(h);
+        return pn__aio_check_closed(aio) < 0 ? NULL : PyErr_NoMemory();
+    }
+    struct pn__aio_fd *e = entry_for(aio, fd);
+    if (!e) {
+        Py_DECREF(h);
+        return PyErr_NoMemory();
+    }
+    return watch_end(aio, events == EPOLLIN ? &e->read : &e->write, fd, events, h);
+}
+
+static PyObject *take_off(PyObject *self, PyObject *number, uint32_t events)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    if (aio->closed || !aio->loop)
+        Py_RETURN_FALSE;
+    if (check_touch(aio) < 0)
+        return NULL;
+    int fd = number_of(number);
+    if (fd < 0)
+        return NULL;
+    struct pn__aio_fd *e = entry_of(aio, fd);
+    struct pn__aio_end *end = !e ? NULL : events == EPOLLIN ? &e->read : &e->write;
+    if (!end || !end->handle)
+        Py_RETURN_FALSE;
+    struct pn__handle *h = end->handle;
+    end->handle = NULL;
+    pn_watch_remove(aio->loop, &end->watch);
+    int rc = pn__handle_cancel(h);
+    Py_DECREF(h);
+    if (rc < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+PyObject *pn__aio_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return add(self, args, n, EPOLLIN);
+}
+
+PyObject *pn__aio_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return add(self, args, n, EPOLLOUT);
+}
+
+PyObject *pn__aio_remove_reader(PyObject *self, PyObject *fd)
+{
+    return take_off(self, fd, EPOLLIN);
+}
+
+PyObject *pn__aio_remove_writer(PyObject *self, PyObject *fd)
+{
+    return take_off(self, fd, EPOLLOUT);
+}
+
+static PyObject *or_none(struct pn__handle *h)
+{
+    return h ? (PyObject *)h : Py_None;
+}
+
+PyObject *pn__aio_watched(PyObject *self, PyObject *number)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    int fd = number_of(number);
+    if (fd < 0)
+        return NULL;
+    struct pn__aio_fd *e = entry_of(aio, fd);
+    if (!e || (!e->read.handle && !e->write.handle))
+        Py_RETURN_NONE;
+    return PyTuple_Pack(2, or_none(e->read.handle), or_none(e->write.handle));
+}
+
+PyObject *pn__aio_watched_all(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    PyObject *list = PyList_New(0);
+    for (size_t fd = 0; list && fd < aio->fd_count; fd++) {
+        struct pn__aio_fd *e = aio->fds[fd];
+        if (!e || (!e->read.handle && !e->write.handle))
+            continue;
+        PyObject *row =
+            Py_BuildValue("iOO", (int)fd, or_none(e->read.handle), or_none(e->write.handle));
+        if (!row || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg)
+{
+    for (size_t fd = 0; fd < aio->fd_count; fd++) {
+        if (!aio->fds[fd])
+            continue;
+        Py_VISIT(aio->fds[fd]->read.handle);
+        Py_VISIT(aio->fds[fd]->write.handle);
+    }
+    return 0;
+}
+
+static void drop_end(struct pn__aio *aio, struct pn__aio_end *end, struct pn__handles *dropped)
+{
+    if (aio->loop)
+        pn_watch_remove(aio->loop, &end->watch);
+    struct pn__handle *h = end->handle;
+    end->handle = NULL;
+    if (!h)
+        return;
+    /* One that is in the ready queue already has a reference there, which goes to DROPPED with it. */
+    if (h->queued)
+        Py_DECREF(h);
+    else
+        pn__handles_push(dropped, h);
+}
+
+void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped)
+{
+    for (size_t fd = 0; fd < aio->fd_count; fd++) {
+        struct pn__aio_fd *e = aio->fds[fd];
+        if (!e)
+            continue;
+        drop_end(aio, &e->read, dropped);
+        drop_end(aio, &e->write, dropped);
+        free(e);
+    }
+    free(aio->fds);
+    aio->fds = NULL;
+    aio->fd_count = 0;
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* LoopCore, the C base class of pelton.Loop: its life, call_soon and call_soon_threadsafe, and the private fields that
+ * asyncio.base_events reads and writes, which live here and not in the instance's dict.
+ *
+ *   made (tp_new) --_open--> open --close(): _release--> closed
+ *   made -----------------pn_aio_home_bind--> open      (home's, see aio_home.c) */
+#include "gateway/aio_loop.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <structmember.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+/* --- Who may do what --------------------------------------------------------------------------- */
+
+bool pn__aio_may_touch(const struct pn__aio *aio)
+{
+    if (pn_likely(!aio->home))
+        return true;
+    struct pn_core *core = pn_core_self();
+    if (!aio->loop || !core)
+        return false;
+    return pn_cores_carrier(pn_core_cores(core)) != PN_CARRIER_THREADS || pn_core_owns_loop(core);
+}
+
+int pn__aio_check_closed(const struct pn__aio *aio)
+{
+    if (pn_likely(!aio->closed && (aio->loop || aio->home)))
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+static bool right_thread(const struct pn__aio *aio)
+{
+    if (!aio->running || (aio->home && pn_core_self()))
+        return true;
+    return PyThread_get_thread_ident() == aio->thread_id;
+}
+
+PN_COLD int pn__aio_check_debug(struct pn__aio *aio, PyObject *callback, const char *name,
+                                bool threadsafe)
+{
+    if (!threadsafe && !right_thread(aio)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Non-thread-safe operation invoked on an event loop other than the current "
+                        "one");
+        return -1;
+    }
+    PyObject *r = PyObject_CallMethod((PyObject *)aio, "_check_callback", "Os", callback, name);
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
+int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw, PyObject **callback,
+                     PyObject **context)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(kw);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *key = PyTuple_GET_ITEM(kw, i);
+        if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
+            *context = values[i];
+        } else if (!*callback && PyUnicode_CompareWithASCIIString(key, "callback") == 0) {
+            *callback = values[i];
+        } else {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", name,
+                         key);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* --- call_soon --------------------------------------------------------------------------------- */
+
+static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, Py_ssize_t n,
+                      PyObject *kw, bool threadsafe)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    PyObject *callback = n > 0 ? args[0] : NULL;
+    PyObject *context = NULL;
+    if (kw && pn__aio_keywords(name, args + n, kw, &callback, &context) < 0)
+        return NULL;
+    if (pn_unlikely(!callback)) {
+        PyErr_Format(PyExc_TypeError, "%s() needs a callback", name);
+        return NULL;
+    }
+    if (pn_unlikely(pn__aio_check_closed(aio) < 0))
+        return NULL;
+    if (pn_unlikely(aio->debug) && pn__aio_check_debug(aio, callback, name, threadsafe) < 0)
+        return NULL;
+    struct pn__handle *h =
+        pn__handle_new(aio, false, callback, args + 1, n > 0 ? n - 1 : 0, context);
+    if (pn_unlikely(!h))
+        return NULL;
+    if (pn_unlikely(pn__aio_check_closed(aio) < 0)) { /* a collection closed it */
+        Py_DECREF(h);
+        return NULL;
+    }
+    Py_INCREF(h);
+    pn__handles_push(&aio->ready, h);
+    return (PyObject *)h;
+}
+
+static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw)
+{
+    PyObject *h = soon(self, "call_soon", args, n, kw, false);
+    if (pn_likely(h != NULL))
+        pn__aio_wake_if_foreign((struct pn__aio *)self);
+    return h;
+}
+
+static PyObject *call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t n,
+                                      PyObject *kw)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    PyObject *h = soon(self, "call_soon_threadsafe", args, n, kw, true);
+    if (!h)
+        return NULL;
+    if (aio->home)
+        pn__aio_wake_if_foreign(aio);
+    else if (!aio->running || PyThread_get_thread_ident() != aio->thread_id)
+        pn__aio_wake(aio);
+    return h;
+}
+
+/* A handle that asyncio's Python code made (signal handlers), or one of ours. */
+static PyObject *add_callback(PyObject *self, PyObject *handle)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    struct pn__handle *h;
+    if (Py_IS_TYPE(handle, aio->handle_type) || Py_IS_TYPE(handle, aio->timer_type)) {
+        h = (struct pn__handle *)Py_NewRef(handle);
+        if (h->aio != aio || h->queued || h->cancelled) {
+            Py_DECREF(h);
+            Py_RETURN_NONE;
+        }
+    } else {
+        PyObject *run = PyObject_GetAttrString(handle, "_run");
+        if (!run)
+            return NULL;
+        h = pn__handle_new(aio, false, run, NULL, 0, NULL);
+        Py_DECREF(run);
+        if (!h)
+            return NULL;
+    }
+    pn__handles_push(&aio->ready, h);
+    pn__aio_wake_if_foreign(aio);
+    Py_RETURN_NONE;
+}
+
+static PyObject *write_to_self(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pn__aio_wake((struct pn__aio *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_time(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
+{
+    return PyFloat_FromDouble((double)pn_clock_mono_ns() / 1e9);
+}
+
+/* --- Life -------------------------------------------------------------------------------------- */
+
+static void wake_delivered(struct pn_message *message)
+{
+    struct pn__aio *aio = pn_container_of(message, struct pn__aio, wake);
+    /* Cleared first: what is queued from here on sends again. */
+    atomic_store(&aio->wake_sent, false);
+}
+
+/* The handles' types hang on the base class, where the garbage collector sees them. */
+static PyTypeObject *type_attr(PyTypeObject *type, const char *name)
+{
+    PyObject *o = PyObject_GetAttrString((PyObject *)type, name);
+    if (o && !PyType_Check(o)) {
+        PyErr_Format(PyExc_TypeError, "%s.%s is not a type", type->tp_name, name);
+        Py_CLEAR(o);
+    }
+    return (PyTypeObject *)o;
+}
+
+static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw))
+{
+    struct pn__aio *aio = (struct pn__aio *)type->tp_alloc(type, 0); /* zeroed */
+    if (!aio)
+        return NULL;
+    pn_list_init(&aio->armed);
+    aio->wake.deliver = wake_delivered;
+    atomic_init(&aio->wake_sent, false);
+    aio->handle_type = type_attr(type, "_Handle");
+    aio->timer_type = type_attr(type, "_TimerHandle");
+    if (aio->handle_type && aio->timer_type)
+        return (PyObject *)aio;
+    Py_DECREF(aio);
+    return NULL;
+}
+
+static PyObject *core_open(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    if (aio->loop || aio->home) {
+        PyErr_SetString(PyExc_RuntimeError, "the loop is open already");
+        return NULL;
+    }
+    struct pn_poller *poller = pn_poller_epoll_create();
+    if (!poller)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    aio->owns_loop = true;
+    aio->pid = getpid();
+    pn__aio_attach_loop(aio, pn_loop_create(poller));
+    Py_RETURN_NONE;
+}
+
+/* Moves what FROM holds to the end of TO. */
+static void move_all(struct pn__handles *to, struct pn__handles *from)
+{
+    struct pn__handle *h;
+    while ((h = pn__handles_pop(from)))
+        pn__handles_push(to, h);
+}
+
+void pn__aio_drop_all(struct pn__aio *aio)
+{
+    struct pn__handles dropped = {NULL, NULL, 0};
+    move_all(&dropped, &aio->ready);
+    move_all(&dropped, &aio->unarmed);
+    struct pn_list *node;
+    while ((node = pn_list_pop_front(&aio->armed))) {
+        struct pn__timer_handle *t = pn_list_entry(node, struct pn__timer_handle, node);
+        if (aio->loop)
+            pn_timer_cancel(aio->loop, &t->timer);
+        else
+            t->timer.heap_pos = 0; /* its heap has gone with a fork */
+        pn__handles_push(&dropped, &t->base);
+    }
+    aio->armed_count = 0;
+    pn__aio_fds_drop(aio, &dropped);
+    /* From here on Python code may run: everything is settled. */
+    struct pn__handle *h;
+    while ((h = pn__handles_pop(&dropped)))
+        Py_DECREF(h);
+}
+
+void pn__aio_release(struct pn__aio *aio)
+{
+    if (aio->depth > 0) { /* closed by its own callback: when that is over */
+        aio->release_wanted = true;
+        return;
+    }
+    aio->release_wanted = false;
+    struct pn_loop *loop = aio->loop;
+    /* In the child of a fork the epoll set is the parent's, too: it is left alone. */
+    if (loop && aio->owns_loop && aio->pid != getpid())
+        pn_loop_after_fork_child(loop);
+    pn__aio_drop_all(aio);
+    if (aio->loop != loop) /* somebody else was faster, in a finaliser */
+        return;
+    aio->loop = NULL;
+    if (loop && aio->owns_loop)
+        pn_loop_destroy(loop);
+}
+
+static PyObject *core_release(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    aio->closed = true;
+    pn__aio_release(aio);
+    Py_RETURN_NONE;
+}
+
+static int visit_queue(const struct pn__handles *q, visitproc visit, void *arg)
+{
+    for (struct pn__handle *h = q->first; h; h = h->next)
+        Py_VISIT((PyObject *)h);
+    return 0;
+}
+
+static int core_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(aio->handle_type);
+    Py_VISIT(aio->timer_type);
+    Py_VISIT(aio->current_handle);
+    int rc = visit_queue(&aio->ready, visit, arg);
+    if (rc == 0)
+        rc = visit_queue(&aio->unarmed, visit, arg);
+    struct pn_list *node;
+    if (rc != 0)
+        return rc;
+    pn_list_for_each(node, &aio->armed)
+        Py_VISIT((PyObject *)pn_list_entry(node, struct pn__timer_handle, node));
+    return pn__aio_fds_traverse(aio, visit, arg);
+}
+
+static int core_clear(PyObject *self)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    pn__aio_drop_all(aio);
+    Py_CLEAR(aio->current_handle);
+    return 0;
+}
+
+static void core_dealloc(PyObject *self)
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    aio->closed = true;
+    aio->depth = 0;
+    pn__aio_release(aio);
+    pn__handles_free_kept(aio);
+    Py_CLEAR(aio->current_handle);
+    Py_CLEAR(aio->handle_type);
+    Py_CLEAR(aio->timer_type);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* --- Fields of asyncio.base_events ------------------------------------------------------------- */
+
+/* CLOSURE is the offset of a bool. */
+static PyObject *get_flag(PyObject *self, void *closure)
+{
+    return PyBool_FromLong(*(bool *)((char *)self + (size_t)closure));
+}
+
+static int set_flag(PyObject *self, PyObject *value, void *closure)
+{
+    int truth = value ? PyObject_IsTrue(value) : 0;
+    if (truth < 0)
+        return -1;
+    *(bool *)((char *)self + (size_t)closure) = truth > 0;
+    return 0;
+}
+
+static PyObject *get_thread_id(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    if (!aio->running)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(aio->thread_id);
+}
+
+static int set_thread_id(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    if (!value || value == Py_None) {
+        aio->running = false;
+        return 0;
+    }
+    unsigned long id = PyLong_AsUnsignedLong(value);
+    if (id == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    aio->thread_id = id;
+    aio->running = true;
+    return 0;
+}
+
+static PyObject *get_current_handle(PyObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *h = ((struct pn__aio *)self)->current_handle;
+    return Py_NewRef(h ? h : Py_None);
+}
+
+static int set_current_handle(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    Py_XSETREF(aio->current_handle, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *core_is_running(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(((struct pn__aio *)self)->running);
+}
+
+static PyObject *core_is_closed(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(((struct pn__aio *)self)->closed);
+}
+
+static PyObject *core_get_debug(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(((struct pn__aio *)self)->debug);
+}
+
+/* Whether the caller is home, when it is home's loop. */
+static PyObject *core_on_home(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    struct pn_core *core = pn_core_self();
+    if (core)
+        return PyBool_FromLong(pn_core_number(core) == 0);
+    return PyBool_FromLong(!aio->running || PyThread_get_thread_ident() == aio->thread_id);
+}
+
+/* --- The type ---------------------------------------------------------------------------------- */
+
+#define FASTCALL(fn) (PyCFunction)(void (*)(void))(fn)
+
+static PyMethodDef methods[] = {
+    {"call_soon", FASTCALL(call_soon), METH_FASTCALL | METH_KEYWORDS,
+     "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+     "Call callback(*args) in the next turn, after what was scheduled before."},
+    {"call_soon_threadsafe", FASTCALL(call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
+     "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
+     "Like call_soon(), from any thread."},
+    {"call_later", FASTCALL(pn__aio_call_later), METH_FASTCALL | METH_KEYWORDS,
+     "call_later($self, delay, callback, /, *args, context=None)\n--\n\n"
+     "Call callback(*args) in delay seconds."},
+    {"call_at", FASTCALL(pn__aio_call_at), METH_FASTCALL | METH_KEYWORDS,
+     "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+     "Call callback(*args) when time() is at least when."},
+    {"time", loop_time, METH_NOARGS, "The loop's clock, in seconds (CLOCK_MONOTONIC)."},
+    {"is_running", core_is_running, METH_NOARGS, "Whether the loop is running."},
+    {"is_closed", core_is_closed, METH_NOARGS, "Whether the loop was closed."},
+    {"get_debug", core_get_debug, METH_NOARGS, "Whether debug mode is on."},
+    {"_run_once", pn__aio_run_once, METH_NOARGS, NULL},
+    {"_add_callback", add_callback, METH_O, NULL},
+    {"_write_to_self", write_to_self, METH_NOARGS, NULL},
+    {"_add_reader", FASTCALL(pn__aio_add_reader), METH_FASTCALL, NULL},
+    {"_add_writer", FASTCALL(pn__aio_add_writer), METH_FASTCALL, NULL},
+    {"_remove_reader", pn__aio_remove_reader, METH_O, NULL},
+    {"_remove_writer", pn__aio_remove_writer, METH_O, NULL},
+    {"_watched", pn__aio_watched, METH_O, NULL},
+    {"_watched_all", pn__aio_watched_all, METH_NOARGS, NULL},
+    {"_open", core_open, METH_NOARGS, NULL},
+    {"_release", core_release, METH_NOARGS, NULL},
+    {"_on_home", core_on_home, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"_closed", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, closed)},
+    {"_stopping", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, stopping)},
+    {"_debug", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, debug)},
+    {"_thread_id", get_thread_id, set_thread_id, NULL, NULL},
+    {"_current_handle", get_current_handle, set_current_handle, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, core_new},
+    {Py_tp_dealloc, core_dealloc},
+    {Py_tp_clear, core_clear},
+    {Py_tp_traverse, core_traverse},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pelton._pelton.LoopCore",
+    .basicsize = sizeof(struct pn__aio),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = slots,
+};
+
+int pn_aio_add_types(PyObject *module)
+{
+    PyTypeObject *handle = NULL;
+    PyTypeObject *timer = NULL;
+    PyObject *core = PyType_FromModuleAndSpec(module, &spec, NULL);
+    int rc = -1;
+    if (core && pn__handle_types(module, &handle, &timer) == 0 &&
+        PyObject_SetAttrString(core, "_Handle", (PyObject *)handle) == 0 &&
+        PyObject_SetAttrString(core, "_TimerHandle", (PyObject *)timer) == 0)
+        rc = PyModule_AddObjectRef(module, "LoopCore", core);
+    Py_XDECREF(core);
+    Py_XDECREF(handle);
+    Py_XDECREF(timer);
+    return rc;
+}

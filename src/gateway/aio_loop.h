@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files aio_*.c share: the object behind pelton.Loop, and its handles.
+ *
+ * Who may touch what. The queues of handles are guarded by the GIL: whoever is attached may put a handle at their
+ * end. The pn_loop under them has an owner (docs/lifecycle.md):
+ *  - a loop of its own (home NULL): whoever is attached, since the loop gives the GIL away only
+ *    around its sleep, and then another thread may arm a timer, which wakes it;
+ *  - home's: cores of one OS thread (fibers, inline) at any time; with the thread carrier only who owns the loop.
+ *    Everybody else hands over: timers go to `unarmed`, and home arms them.
+ * Queues own one reference to each handle in them; an armed timer and a watched fd own one, too.
+ * pn_loop's callbacks (due timer, ready fd) are called attached; they only move handles and run no Python code. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "base/check.h"
+#include "base/list.h"
+#include "gateway/aio.h"
+#include "loop/loop.h"
+
+enum {
+    PN__AIO_INLINE_ARGS = 2,
+    PN__AIO_HANDLES_KEEP = 256, /* freed handles of each kind kept for reuse */
+    PN__AIO_TURNS_MAX = 64,     /* without a sleep, before Python looks for signals */
+};
+
+struct pn__handle {
+    PyObject ob_base;
+    struct pn__aio *aio;     /* owned reference */
+    struct pn__handle *next; /* in a queue, or among the kept */
+    PyObject *callback;      /* all owned; NULL once cancelled */
+    PyObject *args[PN__AIO_INLINE_ARGS];
+    PyObject *more_args; /* a tuple of all of them when they are more than that */
+    PyObject *context;
+    PyObject *source; /* debug: where it was made (traceback.StackSummary), or NULL */
+    PyObject *repr;   /* debug: from before it was cancelled, or NULL */
+    PyObject *weakrefs;
+    uint8_t arg_count; /* of args */
+    bool is_timer;
+    bool cancelled;
+    bool queued; /* stands in ready or unarmed */
+};
+
+struct pn__timer_handle {
+    struct pn__handle base;
+    struct pn_list node; /* in aio->armed */
+    struct pn_timer timer;
+    int64_t deadline_ns;
+    double when;
+};
+
+/* First in, first out. */
+struct pn__handles {
+    struct pn__handle *first;
+    struct pn__handle *last;
+    size_t count;
+};
+
+/* One end of a descriptor: its watch and who is called. */
+struct pn__aio_end {
+    struct pn_watch watch;
+    struct pn__handle *handle; /* owned; NULL: nobody */
+    struct pn__aio *aio;
+};
+
+struct pn__aio_fd {
+    struct pn__aio_end read;
+    struct pn__aio_end write;
+};
+
+struct pn__aio {
+    PyObject ob_base;
+    struct pn_loop *loop;     /* NULL: closed, or home that isn't bound yet */
+    struct pn_aio_home *home; /* NULL: a loop of its own */
+    bool owns_loop;
+    struct pn__handles ready;
+    struct pn__handles unarmed; /* timers that whoever owns the loop will set */
+    struct pn_list armed;
+    size_t armed_count;
+    struct pn__aio_fd **fds; /* by number; entries are made once and kept */
+    size_t fd_count;
+    PyTypeObject *handle_type; /* owned */
+    PyTypeObject *timer_type;
+    struct pn__handle *kept_handles; /* dead, not tracked, of no type */
+    struct pn__handle *kept_timers;
+    unsigned kept_handle_count;
+    unsigned kept_timer_count;
+    struct pn_message wake;
+    atomic_bool wake_sent;
+    unsigned long thread_id; /* who runs it, as threading.get_ident() says */
+    bool running;
+    bool stopping;
+    bool closed;
+    bool debug;
+    bool failed;     /* a callback's exception is to leave the loop: it is set */
+    bool batch_done; /* the callbacks of a turn have run */
+    bool slept;      /* since the last batch */
+    bool woke;       /* the last batch came after a sleep */
+    bool release_wanted;
+    unsigned depth;           /* of _run_once, which a callback may call again */
+    pid_t pid;                /* who made the epoll set */
+    PyObject *current_handle; /* debug only; owned */
+    PyThreadState *detached;  /* while sleeping */
+};
+
+static inline void pn__handles_push(struct pn__handles *q, struct pn__handle *h)
+{
+    h->next = NULL;
+    h->queued = true;
+    if (q->last)
+        q->last->next = h;
+    else
+        q->first = h;
+    q->last = h;
+    /* Whoever runs the loop asks for it without the GIL. */
+    __atomic_store_n(&q->count, q->count + 1, __ATOMIC_RELAXED);
+}
+
+/* NULL when there is none; the queue's reference comes along. */
+static inline struct pn__handle *pn__handles_pop(struct pn__handles *q)
+{
+    struct pn__handle *h = q->first;
+    if (!h)
+        return NULL;
+    q->first = h->next;
+    if (!q->first)
+        q->last = NULL;
+    h->queued = false;
+    __atomic_store_n(&q->count, q->count - 1, __ATOMIC_RELAXED);
+    return h;
+}
+
+static inline bool pn__aio_has_ready(const struct pn__aio *aio)
+{
+    return __atomic_load_n(&aio->ready.count, __ATOMIC_RELAXED) > 0 ||
+           __atomic_load_n(&aio->unarmed.count, __ATOMIC_RELAXED) > 0;
+}
+
+static inline struct pn__timer_handle *pn__handle_timer(struct pn__handle *h)
+{
+    return pn_container_of(h, struct pn__timer_handle, base);
+}
+
+/* --- aio_handle.c: what call_soon and its kin return --- */
+
+/* The types, new; 0, or -1 with an exception. */
+int pn__handle_types(PyObject *module, PyTypeObject **handle, PyTypeObject **timer);
+/* New, with COUNT arguments from ARGS (borrowed). CONTEXT is borrowed; NULL or None: a copy of the
+ * caller's. NULL with an exception. */
+struct pn__handle *pn__handle_new(struct pn__aio *aio, bool is_timer, PyObject *callback,
+                                  PyObject *const *args, Py_ssize_t count, PyObject *context);
+/* Calls it in its context. What the callback raises goes to the loop's exception handler: 0, or -1
+ * with SystemExit or KeyboardInterrupt set. */
+int pn__handle_run(struct pn__handle *h);
+/* Drops callback and arguments; a timer is taken off where that is allowed. Runs Python code. */
+int pn__handle_cancel(struct pn__handle *h);
+/* The kept ones, when the loop goes. */
+void pn__handles_free_kept(struct pn__aio *aio);
+
+/* --- aio_timer.c --- */
+PyObject *pn__aio_call_later(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw);
+PyObject *pn__aio_call_at(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw);
+/* Takes an armed timer off and returns true: the reference is the caller's then. */
+bool pn__timer_disarm(struct pn__timer_handle *t);
+/* Sets what waits in unarmed. Owner. */
+void pn__aio_arm_waiting(struct pn__aio *aio);
+
+/* --- aio_fd.c: add_reader and its kin, as SelectorEventLoop's own code calls them --- */
+PyObject *pn__aio_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *pn__aio_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t n);
+PyObject *pn__aio_remove_reader(PyObject *self, PyObject *fd);
+PyObject *pn__aio_remove_writer(PyObject *self, PyObject *fd);
+/* (reader or None, writer or None), or None when nobody watches FD. */
+PyObject *pn__aio_watched(PyObject *self, PyObject *fd);
+/* A list of (fd, reader or None, writer or None). */
+PyObject *pn__aio_watched_all(PyObject *self, PyObject *unused);
+int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg);
+/* Stops watching all; the references go at the end of DROPPED, the entries are freed. */
+void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped);
+
+/* --- aio_run.c --- */
+/* At most MAX of the calls that are ready now, in order: 0, or -1 with an exception that ends the loop. */
+int pn__aio_run_batch(struct pn__aio *aio, size_t max);
+/* The pn_loop LOOP runs AIO's callbacks itself from now on, in its HOME phase, and gives the GIL
+ * away in its sleep. */
+void pn__aio_attach_loop(struct pn__aio *aio, struct pn_loop *loop);
+PyObject *pn__aio_run_once(PyObject *self, PyObject *unused);
+/* Ends the loop's sleep, or keeps it from the next one. Any thread. */
+void pn__aio_wake(struct pn__aio *aio);
+
+/* --- aio_loop.c --- */
+/* Whether the caller, who is attached, may set timers and watch descriptors now. */
+bool pn__aio_may_touch(const struct pn__aio *aio);
+/* A handle was queued by somebody who may not touch the loop: wakes it. */
+static inline void pn__aio_wake_if_foreign(struct pn__aio *aio)
+{
+    if (aio->home && !pn__aio_may_touch(aio))
+        pn__aio_wake(aio);
+}
+/* RuntimeError when it is closed. 0 or -1. */
+int pn__aio_check_closed(const struct pn__aio *aio);
+/* Debug mode: the thread, unless THREADSAFE, and whether CALLBACK can be called. NAME is the method's. */
+int pn__aio_check_debug(struct pn__aio *aio, PyObject *callback, const char *name, bool threadsafe);
+/* Takes "context" from keywords (and "callback", if CALLBACK is not NULL and was not given). 0 or -1. */
+int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw, PyObject **callback,
+                     PyObject **context);
+/* Every scheduled call and every watch goes; runs Python code. */
+void pn__aio_drop_all(struct pn__aio *aio);
+/* The same, and the pn_loop is gone, or given back. */
+void pn__aio_release(struct pn__aio *aio);
