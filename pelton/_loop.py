@@ -10,8 +10,7 @@ import asyncio
 import selectors
 import sys
 import threading
-from asyncio import base_events, events, format_helpers
-from collections.abc import Mapping
+from asyncio import base_events, format_helpers
 
 from pelton._pelton import LoopCore
 
