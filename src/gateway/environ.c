@@ -12,7 +12,7 @@
 #include "gateway/internal.h"
 #include "http/h1_target.h"
 
-enum { ENVIRON_PRESIZE = 40, PATH_STACK_SIZE = 1024 };
+enum { PATH_STACK_SIZE = 1024 };
 
 /* Steals VALUE, which may be NULL after a failure. */
 static inline int put(PyObject *env, PyObject *key, PyObject *value)
@@ -67,7 +67,9 @@ static int fill_common(struct pn_gateway *gw, PyObject *env)
 static PyObject *make_template(struct pn_gateway *gw, const struct pn_gateway_server *server)
 {
     bool named = server->name && server->name[0];
-    PyObject *env = pn_pycompat_dict_presized(ENVIRON_PRESIZE);
+    /* Grown entry by entry: that leaves the fast kind of table, for str keys only, and with 22 entries
+     * or more room for 42 (tests/gateway checks it). _PyDict_NewPresized makes the other kind. */
+    PyObject *env = PyDict_New();
     if (!env)
         return NULL;
     /* PEP 3333: neither may be empty, also for a unix socket, which has no host and no port. */
@@ -127,6 +129,9 @@ static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
     p->address = pn__latin1((struct pn_str){peer->address, peer->address_len});
     p->port = pn__latin1((struct pn_str){port, (size_t)n});
     p->environ = template_for(gw, peer->listener);
+    p->block = NULL;
+    p->seen = false;
+    p->attempts = 0;
     p->dropped = NULL;
     if (!p->address || !p->port) {
         Py_XDECREF(p->address);
@@ -140,6 +145,7 @@ static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
 
 static void free_peer(struct pn__peer *p)
 {
+    pn__block_drop(p);
     Py_DECREF(p->address);
     Py_DECREF(p->port);
     free(p);
@@ -243,10 +249,11 @@ static int put_other(struct pn_gateway *gw, PyObject *env, struct pn_str name, s
     return rc;
 }
 
-/* *FORWARDED: a header of that family is among them. */
+/* *FORWARDED: a header of that family is among them. *OPEN: none of them may carry a secret. */
 static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObject *env,
-                       bool *forwarded)
+                       bool *forwarded, bool *open)
 {
+    unsigned kept = 1;
     uint64_t seen[(PN_HEADER_COUNT + 63) / 64] = {0};
     const struct pn_header *h = x->headers;
     const struct pn_header *end = h + x->header_count;
@@ -254,6 +261,7 @@ static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObj
         unsigned id = h->id;
         struct pn_str value = pn_header_value(x, h);
         int rc;
+        kept &= pn__keep_value[id];
         if (pn_likely(id > PN_HEADER_UNUSUAL)) {
             PyObject *key = gw->keys[id]; /* borrowed */
             uint64_t bit = UINT64_C(1) << (id & 63);
@@ -275,6 +283,7 @@ static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObj
     PN_STATIC_ASSERT(PN_HEADER_FORWARDED < 64 && PN_HEADER_X_FORWARDED_FOR >= 64 &&
                          PN_HEADER_COUNT <= 128,
                      "the two words of seen");
+    *open = kept;
     *forwarded =
         (seen[0] >> PN_HEADER_FORWARDED & 1) || (seen[1] >> (PN_HEADER_X_FORWARDED_FOR - 64));
     return 0;
@@ -292,12 +301,39 @@ static int put_odd(struct pn__request *r, PyObject *env)
         put_word(gw, env, PN__W_SERVER_PROTOCOL,
                  x->version_major == 1 ? PN__W_HTTP_1_0 : PN__W_HTTP_2) < 0)
         return -1;
+    /* An absolute target says the host itself, whatever Host says (RFC 9112 3.2.2). */
+    if (pn_unlikely(x->authority.len && x->authority.off < x->target.off + x->target.len) &&
+        put(env, gw->words[PN__W_HTTP_HOST], pn__latin1(pn_exchange_text(x, x->authority))) < 0)
+        return -1;
     if (x->scheme_https && put_word(gw, env, PN__W_URL_SCHEME, PN__W_HTTPS) < 0)
         return -1;
     if (!x->has_body)
         return 0;
     r->input = pn__input_new(gw, r);
     return r->input ? PyDict_SetItem(env, gw->words[PN__W_INPUT], r->input) : -1;
+}
+
+/* All but what is this request's own: new; NULL with an exception. */
+static PyObject *common_part(struct pn_gateway *gw, struct pn__peer *peer,
+                             const struct pn_exchange *x, bool *forwarded)
+{
+    bool open;
+    PyObject *env = pn__block_copy(peer, x);
+    if (pn_likely(env))
+        return env;
+    env = PyDict_Copy(peer->environ);
+    if (!env)
+        return NULL;
+    if (PyDict_SetItem(env, gw->words[PN__W_REMOTE_ADDR], peer->address) < 0 ||
+        PyDict_SetItem(env, gw->words[PN__W_REMOTE_PORT], peer->port) < 0 ||
+        put_headers(gw, x, env, forwarded, &open) < 0) {
+        Py_DECREF(env);
+        return NULL;
+    }
+    *forwarded = *forwarded && x->peer->trusted;
+    if (open && !*forwarded)
+        pn__block_keep(gw, peer, x, env);
+    return env;
 }
 
 PyObject *pn__environ_build(struct pn__request *r)
@@ -308,15 +344,12 @@ PyObject *pn__environ_build(struct pn__request *r)
     struct pn__peer *peer = peer_of(gw, x->peer);
     if (!peer)
         return NULL;
-    PyObject *env = PyDict_Copy(peer->environ);
+    PyObject *env = common_part(gw, peer, x, &forwarded);
     if (!env)
         return NULL;
-    if (PyDict_SetItem(env, gw->words[PN__W_REMOTE_ADDR], peer->address) < 0 ||
-        PyDict_SetItem(env, gw->words[PN__W_REMOTE_PORT], peer->port) < 0 ||
-        put_target(gw, x, env) < 0 || put_headers(gw, x, env, &forwarded) < 0 ||
-        put_odd(r, env) < 0)
+    if (put_target(gw, x, env) < 0 || put_odd(r, env) < 0)
         goto fail;
-    if (forwarded && x->peer->trusted && pn__forwarded_apply(r, env) < 0)
+    if (pn_unlikely(forwarded) && pn__forwarded_apply(r, env) < 0)
         goto fail;
     return env;
 fail:

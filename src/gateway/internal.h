@@ -24,6 +24,9 @@ enum {
     PN__OTHER_NAME_MAX = 40,    /* longer ones are made anew each time */
     PN__VALUES = 512,           /* slots for header values */
     PN__VALUE_MAX = 120,        /* bytes; longer ones are made anew */
+    PN__BLOCKS = 256,           /* connections whose header lines are remembered */
+    PN__BLOCK_TEXT_MAX = 1024,  /* bytes of those lines */
+    PN__BLOCK_ATTEMPTS = 8,     /* to find a connection that repeats itself */
     PN__FREE_OBJECTS_MAX = 64,  /* start_response and input objects kept for reuse */
     PN__REQUESTS_KEEP = 256,    /* request structs kept for reuse */
     PN__FIELDS_INLINE = 24,     /* answer fields without an allocation */
@@ -104,7 +107,18 @@ struct pn__peer {
     PyObject *address;        /* owned */
     PyObject *port;           /* owned */
     PyObject *environ;        /* borrowed of gw->servers */
+    struct pn__block *block;  /* NULL: none; gw->blocks */
+    bool seen;                /* it has had a request */
+    uint8_t attempts;         /* blocks kept since the last one that was of use */
     struct pn__peer *dropped; /* in gw->dropped_peers */
+};
+
+/* One connection's header lines and the environ that they make: blocks.c. */
+struct pn__block {
+    struct pn__peer *owner; /* NULL: the slot is free */
+    PyObject *environ;      /* owned */
+    struct pn_str lines;    /* owned copy */
+    unsigned header_count;
 };
 
 struct pn__types {
@@ -166,6 +180,8 @@ struct pn_gateway {
     PyObject *keys[PN_HEADER_COUNT]; /* by header id; NULL: dropped */
     struct pn__other_name other_names[PN__OTHER_NAMES];
     struct pn__value values[PN__VALUES];
+    struct pn__block blocks[PN__BLOCKS];
+    unsigned block_next;
 };
 
 enum { PN__GATEWAY_MAGIC = 0x47415445 };
@@ -220,6 +236,18 @@ static inline PyObject *pn__latin1(struct pn_str s)
 {
     return PyUnicode_DecodeLatin1(s.p, (Py_ssize_t)s.n, NULL);
 }
+
+/* Headers whose values come again and again and are no secrets. */
+extern const uint8_t pn__keep_value[PN_HEADER_COUNT];
+
+/* --- blocks.c --- */
+/* Owner. The environ of a request whose header lines are those of the connection's last one: new, or
+ * NULL without an exception. */
+PyObject *pn__block_copy(struct pn__peer *peer, const struct pn_exchange *x);
+/* Owner. Remembers ENV (borrowed), if that may pay. */
+void pn__block_keep(struct pn_gateway *gw, struct pn__peer *peer, const struct pn_exchange *x,
+                    PyObject *env);
+void pn__block_drop(struct pn__peer *peer);
 
 /* --- environ.c --- */
 int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *config);

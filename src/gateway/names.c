@@ -55,8 +55,7 @@ static const char *const word_text[PN__W_COUNT] = {
     [PN__W_CODE] = "code",
 };
 
-/* Headers whose values come again and again and are no secrets. */
-static const uint8_t keep_value[PN_HEADER_COUNT] = {
+const uint8_t pn__keep_value[PN_HEADER_COUNT] = {
     [PN_HEADER_HOST] = 1,
     [PN_HEADER_CONNECTION] = 1,
     [PN_HEADER_CONTENT_LENGTH] = 1,
@@ -199,7 +198,7 @@ PyObject *pn__other_key(struct pn_gateway *gw, struct pn_str name)
 
 PyObject *pn__value(struct pn_gateway *gw, unsigned id, struct pn_str value)
 {
-    if (!keep_value[id] || value.n > PN__VALUE_MAX || value.n < 2)
+    if (!pn__keep_value[id] || value.n > PN__VALUE_MAX || value.n < 2)
         return pn__latin1(value);
     struct pn__value *slot = &gw->values[hash_bytes(value.p, value.n) & (PN__VALUES - 1)];
     if (slot->len == value.n && memcmp(slot->data, value.p, value.n) == 0)

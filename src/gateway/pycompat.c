@@ -43,18 +43,6 @@ void pn_pycompat_restore_exception(PyObject *exc)
 #endif
 }
 
-PyObject *pn_pycompat_dict_presized(Py_ssize_t count)
-{
-#if PY_VERSION_HEX < 0x030d0000
-    return _PyDict_NewPresized(count);
-#else
-    /* No way in but growth: a dict that has got 22 entries has room for 42 (it grows to three times
-     * what it holds), which is about what a request needs. test_environ checks it. */
-    (void)count;
-    return PyDict_New();
-#endif
-}
-
 PyThreadState *pn_pycompat_state_new(uintptr_t ident, void *stack, size_t stack_size)
 {
     PyThreadState *ts = PyThreadState_New(PyInterpreterState_Main());

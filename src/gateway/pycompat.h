@@ -75,9 +75,6 @@ static inline int pn_pycompat_unicode_ready(PyObject *s)
 #endif
 }
 
-/* An empty dict whose table holds COUNT entries without growing, where the version can do that. */
-PyObject *pn_pycompat_dict_presized(Py_ssize_t count);
-
 /* A thread state for a core of the main interpreter; not attached. IDENT is what pthread_self() says in the
  * core (0: leave it alone): async exceptions are delivered by it. STACK may be NULL; from
  * 3.14 on CPython checks bounds. NULL without memory. Attached or not. */
