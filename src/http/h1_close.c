@@ -150,6 +150,7 @@ void pn__h1_close(struct pn__h1_conn *hc)
         return;
     if (hc->hx)
         pn__h1_leave_text(hc->hx);
+    pn_conn_consume(c, pn_conn_input(c).n);
     if (pn_bytes_len(&c->out) > 0) {
         enum pn_io io = pn_conn_flush(c);
         if (io == PN_IO_ERROR) {
@@ -167,7 +168,6 @@ void pn__h1_close(struct pn__h1_conn *hc)
         pn_conn_close(c, false);
         return;
     }
-    pn_conn_consume(c, pn_conn_input(c).n);
     hc->drained = 0;
     pn_conn_set_state(c, &pn__h1_state_lingering);
     pn__h1_on_lingering(c);

@@ -282,8 +282,13 @@ static enum pn_body body_here(struct pn__h1_exchange *hx, struct pn_str *view)
         return PN_BODY_DATA;
     }
     case PN__H1_BODY_CHUNKED:
-        if (pn_bytes_len(&hx->decoded) == 0 && !hx->body_whole && decode(hx) < 0)
-            return PN_BODY_ERROR;
+        if (pn_bytes_len(&hx->decoded) == 0 && !hx->body_whole) {
+            if (decode(hx) < 0)
+                return PN_BODY_ERROR;
+            /* What is above the bound waits for the handler, which may take its time. */
+            if (c->scratch)
+                (void)pn_conn_keep_input(c);
+        }
         *view = pn_bytes_view(&hx->decoded);
         if (view->n > 0)
             return PN_BODY_DATA;
