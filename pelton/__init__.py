@@ -25,7 +25,8 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def __getattr__(name: str) -> object:
     if name == "Loop":
-        from pelton import _pelton
+        from pelton._loop import Loop
 
-        return _pelton.Loop
+        globals()["Loop"] = Loop
+        return Loop
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
