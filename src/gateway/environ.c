@@ -84,6 +84,7 @@ static PyObject *make_template(struct pn_gateway *gw, const struct pn_gateway_se
 
 int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *config)
 {
+    pn__blocks_init(gw);
     gw->servers = pn_xcalloc(config->server_count, sizeof *gw->servers);
     for (size_t i = 0; i < config->server_count; i++) {
         gw->servers[i].listener = config->servers[i].listener;
@@ -97,6 +98,7 @@ int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *conf
 
 void pn__environ_fini(struct pn_gateway *gw)
 {
+    pn__blocks_fini(gw);
     for (size_t i = 0; i < gw->server_count; i++)
         Py_CLEAR(gw->servers[i].environ);
     free(gw->servers);
@@ -124,14 +126,13 @@ static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
         PyErr_NoMemory();
         return NULL;
     }
-    char port[8];
-    int n = peer->port ? snprintf(port, sizeof port, "%u", peer->port) : 0;
-    p->address = pn__latin1((struct pn_str){peer->address, peer->address_len});
-    p->port = pn__latin1((struct pn_str){port, (size_t)n});
+    char port[20];
+    size_t n = peer->port ? pn_u64_format(peer->port, port) : 0;
+    /* Many connections come from one address: of one client, or a proxy. */
+    p->address = pn__value(gw, PN_HEADER_HOST, (struct pn_str){peer->address, peer->address_len});
+    p->port = pn__latin1((struct pn_str){port, n});
     p->environ = template_for(gw, peer->listener);
     p->block = NULL;
-    p->seen = false;
-    p->attempts = 0;
     p->dropped = NULL;
     if (!p->address || !p->port) {
         Py_XDECREF(p->address);
@@ -145,7 +146,6 @@ static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
 
 static void free_peer(struct pn__peer *p)
 {
-    pn__block_drop(p);
     Py_DECREF(p->address);
     Py_DECREF(p->port);
     free(p);
@@ -235,12 +235,14 @@ static int join_header(PyObject *env, PyObject *key, unsigned id, struct pn_str 
     return put(env, key, both);
 }
 
-static int put_other(struct pn_gateway *gw, PyObject *env, struct pn_str name, struct pn_str value)
+static int put_other(struct pn_gateway *gw, PyObject *env, struct pn_str name, struct pn_str value,
+                     bool *joined)
 {
     PyObject *key = pn__other_key(gw, name);
     if (!key)
         return -1;
     int rc = PyDict_Contains(env, key);
+    *joined |= rc > 0;
     if (rc > 0)
         rc = join_header(env, key, PN_HEADER_OTHER, value);
     else if (rc == 0)
@@ -249,11 +251,10 @@ static int put_other(struct pn_gateway *gw, PyObject *env, struct pn_str name, s
     return rc;
 }
 
-/* *FORWARDED: a header of that family is among them. *OPEN: none of them may carry a secret. */
+/* *FORWARDED: a header of that family is among them. *JOINED: there were two lines of one name. */
 static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObject *env,
-                       bool *forwarded, bool *open)
+                       bool *forwarded, bool *joined)
 {
-    unsigned kept = 1;
     uint64_t seen[(PN_HEADER_COUNT + 63) / 64] = {0};
     const struct pn_header *h = x->headers;
     const struct pn_header *end = h + x->header_count;
@@ -261,19 +262,20 @@ static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObj
         unsigned id = h->id;
         struct pn_str value = pn_header_value(x, h);
         int rc;
-        kept &= pn__keep_value[id];
         if (pn_likely(id > PN_HEADER_UNUSUAL)) {
             PyObject *key = gw->keys[id]; /* borrowed */
             uint64_t bit = UINT64_C(1) << (id & 63);
             if (!key)
                 continue;
-            if (pn_likely(!(seen[id >> 6] & bit)))
+            if (pn_likely(!(seen[id >> 6] & bit))) {
                 rc = put(env, key, pn__value(gw, id, value));
-            else
+            } else {
                 rc = join_header(env, key, id, value);
+                *joined = true;
+            }
             seen[id >> 6] |= bit;
         } else if (id == PN_HEADER_OTHER) {
-            rc = put_other(gw, env, pn_header_name(x, h), value);
+            rc = put_other(gw, env, pn_header_name(x, h), value, joined);
         } else {
             continue; /* X_Real_IP and X-Real-IP would be one key */
         }
@@ -283,7 +285,6 @@ static int put_headers(struct pn_gateway *gw, const struct pn_exchange *x, PyObj
     PN_STATIC_ASSERT(PN_HEADER_FORWARDED < 64 && PN_HEADER_X_FORWARDED_FOR >= 64 &&
                          PN_HEADER_COUNT <= 128,
                      "the two words of seen");
-    *open = kept;
     *forwarded =
         (seen[0] >> PN_HEADER_FORWARDED & 1) || (seen[1] >> (PN_HEADER_X_FORWARDED_FOR - 64));
     return 0;
@@ -317,8 +318,8 @@ static int put_odd(struct pn__request *r, PyObject *env)
 static PyObject *common_part(struct pn_gateway *gw, struct pn__peer *peer,
                              const struct pn_exchange *x, bool *forwarded)
 {
-    bool open;
-    PyObject *env = pn__block_copy(peer, x);
+    bool joined = false;
+    PyObject *env = pn__block_copy(gw, peer, x, forwarded);
     if (pn_likely(env))
         return env;
     env = PyDict_Copy(peer->environ);
@@ -326,13 +327,12 @@ static PyObject *common_part(struct pn_gateway *gw, struct pn__peer *peer,
         return NULL;
     if (PyDict_SetItem(env, gw->words[PN__W_REMOTE_ADDR], peer->address) < 0 ||
         PyDict_SetItem(env, gw->words[PN__W_REMOTE_PORT], peer->port) < 0 ||
-        put_headers(gw, x, env, forwarded, &open) < 0) {
+        put_headers(gw, x, env, forwarded, &joined) < 0) {
         Py_DECREF(env);
         return NULL;
     }
-    *forwarded = *forwarded && x->peer->trusted;
-    if (open && !*forwarded)
-        pn__block_keep(gw, peer, x, env);
+    if (!joined)
+        pn__block_keep(gw, peer, x, env, *forwarded);
     return env;
 }
 
@@ -349,7 +349,7 @@ PyObject *pn__environ_build(struct pn__request *r)
         return NULL;
     if (put_target(gw, x, env) < 0 || put_odd(r, env) < 0)
         goto fail;
-    if (pn_unlikely(forwarded) && pn__forwarded_apply(r, env) < 0)
+    if (pn_unlikely(forwarded) && x->peer->trusted && pn__forwarded_apply(r, env) < 0)
         goto fail;
     return env;
 fail:

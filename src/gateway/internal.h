@@ -20,13 +20,14 @@
 
 /* Bounds of this room. */
 enum {
-    PN__OTHER_NAMES = 256,      /* slots for header names that are not in h1_names.h */
-    PN__OTHER_NAME_MAX = 40,    /* longer ones are made anew each time */
-    PN__VALUES = 512,           /* slots for header values */
-    PN__VALUE_MAX = 120,        /* bytes; longer ones are made anew */
-    PN__BLOCKS = 256,           /* connections whose header lines are remembered */
-    PN__BLOCK_TEXT_MAX = 1024,  /* bytes of those lines */
-    PN__BLOCK_ATTEMPTS = 8,     /* to find a connection that repeats itself */
+    PN__OTHER_NAMES = 256,     /* slots for header names that are not in h1_names.h */
+    PN__OTHER_NAME_MAX = 40,   /* longer ones are made anew each time */
+    PN__VALUES = 512,          /* slots for header values */
+    PN__VALUE_MAX = 120,       /* bytes; longer ones are made anew */
+    PN__BLOCKS = 256,          /* slots for requests that come again: blocks.c */
+    PN__BLOCK_TEXT_MAX = 2048, /* bytes of their lines, without secret values */
+    PN__BLOCK_LINES_MAX = 40,
+    PN__BLOCK_MISSES = 16,      /* of no use so often, and a slot is another's */
     PN__FREE_OBJECTS_MAX = 64,  /* start_response and input objects kept for reuse */
     PN__REQUESTS_KEEP = 256,    /* request structs kept for reuse */
     PN__FIELDS_INLINE = 24,     /* answer fields without an allocation */
@@ -107,18 +108,8 @@ struct pn__peer {
     PyObject *address;        /* owned */
     PyObject *port;           /* owned */
     PyObject *environ;        /* borrowed of gw->servers */
-    struct pn__block *block;  /* NULL: none; gw->blocks */
-    bool seen;                /* it has had a request */
-    uint8_t attempts;         /* blocks kept since the last one that was of use */
+    struct pn__block *block;  /* the last request's slot of gw->blocks, or NULL */
     struct pn__peer *dropped; /* in gw->dropped_peers */
-};
-
-/* One connection's header lines and the environ that they make: blocks.c. */
-struct pn__block {
-    struct pn__peer *owner; /* NULL: the slot is free */
-    PyObject *environ;      /* owned */
-    struct pn_str lines;    /* owned copy */
-    unsigned header_count;
 };
 
 struct pn__types {
@@ -180,8 +171,7 @@ struct pn_gateway {
     PyObject *keys[PN_HEADER_COUNT]; /* by header id; NULL: dropped */
     struct pn__other_name other_names[PN__OTHER_NAMES];
     struct pn__value values[PN__VALUES];
-    struct pn__block blocks[PN__BLOCKS];
-    unsigned block_next;
+    struct pn__block *blocks; /* owned; blocks.c */
 };
 
 enum { PN__GATEWAY_MAGIC = 0x47415445 };
@@ -237,17 +227,41 @@ static inline PyObject *pn__latin1(struct pn_str s)
     return PyUnicode_DecodeLatin1(s.p, (Py_ssize_t)s.n, NULL);
 }
 
+/* For the caches. Of the first and last eight bytes and the length: values differ there, and an attacker
+ * who makes two collide gains that one of them is made anew. */
+static inline uint64_t pn__hash_bytes(const char *p, size_t n)
+{
+    uint64_t a = 0, b = 0;
+    if (n >= 8) {
+        memcpy(&a, p, 8);
+        memcpy(&b, p + n - 8, 8);
+    } else if (n >= 4) {
+        uint32_t x, y;
+        memcpy(&x, p, 4);
+        memcpy(&y, p + n - 4, 4);
+        a = x;
+        b = y;
+    } else if (n) {
+        a = (uint64_t)(unsigned char)p[0] | (uint64_t)(unsigned char)p[n / 2] << 8 |
+            (uint64_t)(unsigned char)p[n - 1] << 16;
+    }
+    uint64_t h = (a * UINT64_C(0x9e3779b97f4a7c15)) ^ ((b + n) * UINT64_C(0xc2b2ae3d27d4eb4f));
+    return h >> 32;
+}
+
 /* Headers whose values come again and again and are no secrets. */
 extern const uint8_t pn__keep_value[PN_HEADER_COUNT];
 
 /* --- blocks.c --- */
-/* Owner. The environ of a request whose header lines are those of the connection's last one: new, or
- * NULL without an exception. */
-PyObject *pn__block_copy(struct pn__peer *peer, const struct pn_exchange *x);
-/* Owner. Remembers ENV (borrowed), if that may pay. */
+void pn__blocks_init(struct pn_gateway *gw);
+void pn__blocks_fini(struct pn_gateway *gw);
+/* Owner. What pn__environ_build makes of PEER and the header lines of X, where a request like it has
+ * been before: new, or NULL without an exception. Either way PEER has X's slot. */
+PyObject *pn__block_copy(struct pn_gateway *gw, struct pn__peer *peer, const struct pn_exchange *x,
+                         bool *forwarded);
+/* Owner. Remembers ENV (borrowed) in that slot, if that may pay. No two lines of X have one name. */
 void pn__block_keep(struct pn_gateway *gw, struct pn__peer *peer, const struct pn_exchange *x,
-                    PyObject *env);
-void pn__block_drop(struct pn__peer *peer);
+                    PyObject *env, bool forwarded);
 
 /* --- environ.c --- */
 int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *config);

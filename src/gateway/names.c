@@ -94,28 +94,6 @@ const uint8_t pn__keep_value[PN_HEADER_COUNT] = {
     [PN_HEADER_X_REQUESTED_WITH] = 1,
 };
 
-/* Of the first and last eight bytes and the length: values differ there, and an attacker who makes
- * two collide gains that one of them is made anew. */
-static inline uint64_t hash_bytes(const char *p, size_t n)
-{
-    uint64_t a = 0, b = 0;
-    if (n >= 8) {
-        memcpy(&a, p, 8);
-        memcpy(&b, p + n - 8, 8);
-    } else if (n >= 4) {
-        uint32_t x, y;
-        memcpy(&x, p, 4);
-        memcpy(&y, p + n - 4, 4);
-        a = x;
-        b = y;
-    } else if (n) {
-        a = (uint64_t)(unsigned char)p[0] | (uint64_t)(unsigned char)p[n / 2] << 8 |
-            (uint64_t)(unsigned char)p[n - 1] << 16;
-    }
-    uint64_t h = (a * UINT64_C(0x9e3779b97f4a7c15)) ^ ((b + n) * UINT64_C(0xc2b2ae3d27d4eb4f));
-    return h >> 32;
-}
-
 /* HTTP_ and the name in capitals with '_' for '-': the CGI way (RFC 3875 4.1.18). */
 static PyObject *key_of(struct pn_str name, bool plain)
 {
@@ -184,7 +162,7 @@ void pn__names_fini(struct pn_gateway *gw)
 PyObject *pn__other_key(struct pn_gateway *gw, struct pn_str name)
 {
     struct pn__other_name *slot =
-        &gw->other_names[hash_bytes(name.p, name.n) & (PN__OTHER_NAMES - 1)];
+        &gw->other_names[pn__hash_bytes(name.p, name.n) & (PN__OTHER_NAMES - 1)];
     if (slot->key && slot->len == name.n && memcmp(slot->name, name.p, name.n) == 0)
         return Py_NewRef(slot->key);
     PyObject *key = key_of(name, false);
@@ -200,7 +178,7 @@ PyObject *pn__value(struct pn_gateway *gw, unsigned id, struct pn_str value)
 {
     if (!pn__keep_value[id] || value.n > PN__VALUE_MAX || value.n < 2)
         return pn__latin1(value);
-    struct pn__value *slot = &gw->values[hash_bytes(value.p, value.n) & (PN__VALUES - 1)];
+    struct pn__value *slot = &gw->values[pn__hash_bytes(value.p, value.n) & (PN__VALUES - 1)];
     if (slot->len == value.n && memcmp(slot->data, value.p, value.n) == 0)
         return Py_NewRef(slot->str);
     PyObject *str = pn__latin1(value);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import random
 import sys
 
 from gwharness import CARRIERS, INLINE, ask, inside, owning, serving
@@ -149,6 +150,90 @@ def test_secrets_are_not_kept():
         server.request(headers=headers)
         server.request(headers=headers)
     assert set(found) == {2}, found  # environ's and getrefcount's own
+
+
+def test_environ_is_right_whatever_requests_came_before():
+    """Few names and values, so that requests often resemble an earlier one, in a random order."""
+    rng = random.Random(7)
+    lines = {
+        "Host": ["a.example", "b.example"],
+        "User-Agent": ["one", "two"],
+        "Accept": ["*/*", "text/html", ""],
+        "Cookie": ["a=1", "b=22", "", "long=" + "x" * 3000],
+        "X-Own": ["p", "q"],
+        "X-Oww": ["p", "q"],
+        "X_Own": ["never"],
+        "Proxy": ["never"],
+        "Content-Type": ["text/plain"],
+        "X-Forwarded-For": ["198.51.100.7", "198.51.100.8"],
+        "X-Long": ["y" * 1500],
+        "Accept-Language": ["z" * 1500],
+    }
+    seen = {}
+
+    def app(environ, start_response):
+        seen.clear()
+        seen.update(environ)
+        start_response("200 OK", [])
+        return []
+
+    def expected(headers, port, trusted, second):
+        env = {}
+        for name, value in headers:
+            if name in ("X_Own", "Proxy"):
+                continue
+            key = "HTTP_" + name.upper().replace("-", "_")
+            key = "CONTENT_TYPE" if name == "Content-Type" else key
+            glue = "; " if name == "Cookie" else ", "
+            env[key] = env[key] + glue + value if key in env else value
+        hop = env.get("HTTP_X_FORWARDED_FOR") if trusted else None
+        env["REMOTE_ADDR"] = hop.rpartition(", ")[2] if hop else "127.0.0.1"
+        env["SERVER_NAME"] = "second" if second else "testserver"
+        if not hop:
+            env["REMOTE_PORT"] = str(port)
+        return env
+
+    fixed = ("REQUEST_", "SCRIPT_", "PATH_", "QUERY_", "SERVER_P", "SERVER_SO", "wsgi.", "uwsgi.")
+    with serving(app) as server:
+        shapes = [rng.sample(sorted(lines), rng.randrange(1, 9)) for _ in range(12)]
+        shapes += [["Host", "User-Agent", "Cookie", "User-Agent"], ["X-Own", "X-Own"], []]
+        shapes += [["X-Own", "Accept"], ["X-Oww", "Accept"], ["X_Own", "Accept"]]
+        shapes += [["X-Forwarded-For", "Host"], ["Host", "X-Forwarded-For"]]
+        for _ in range(4000):
+            headers = [(name, rng.choice(lines[name])) for name in rng.choice(shapes)]
+            peer = {
+                "port": rng.choice([4000, 4001]),
+                "trusted": rng.randrange(2),
+                "second": rng.randrange(8) == 0,
+            }
+            server.request(headers=headers, **peer)
+            got = {k: v for k, v in seen.items() if not k.startswith(fixed)}
+            want = expected(headers, **peer)
+            if "REMOTE_PORT" not in want:
+                got.pop("REMOTE_PORT")
+            assert got == want, (headers, peer)
+
+
+def test_secrets_of_a_known_client_are_not_kept():
+    found = set()
+
+    def app(environ, start_response):
+        found.add(sys.getrefcount(environ["HTTP_COOKIE"]))
+        found.add(sys.getrefcount(environ["HTTP_X_TOKEN"]))
+        start_response("200 OK", [])
+        return []
+
+    with serving(app) as server:
+        for i in range(60):
+            server.request(
+                headers=[
+                    ("User-Agent", "x"),
+                    ("Cookie", f"secret {i}"),
+                    ("X-Token", f"secret {i // 20}"),
+                    ("Accept", f"text/{i % 3}"),
+                ]
+            )
+    assert found == {2}, found
 
 
 def test_each_request_has_its_own():
