@@ -82,12 +82,11 @@ static int number_of(PyObject *fd)
 
 static int check_touch(const struct pn__aio *aio)
 {
-    if (pn_likely(aio->loop && pn__aio_may_touch(aio)))
+    if (pn_likely(!aio->loop || pn__aio_may_touch(aio)))
         return 0;
     PyErr_SetString(PyExc_RuntimeError,
-                    aio->loop ? "descriptors of this event loop are watched from its own thread or "
-                                "from a request only: use call_soon_threadsafe()"
-                              : "this event loop watches descriptors when the server runs only");
+                    "descriptors of this event loop are watched from its own "
+                    "thread or from a request only: use call_soon_threadsafe()");
     return -1;
 }
 
@@ -95,10 +94,13 @@ static PyObject *watch_end(struct pn__aio *aio, struct pn__aio_end *end, int fd,
                            struct pn__handle *h)
 {
     struct pn__handle *before = end->handle;
-    /* Taken off and put on again also for the same fd: its number may mean another file by now. */
-    pn_watch_remove(aio->loop, &end->watch);
+    int rc = 0;
     end->handle = NULL;
-    int rc = pn_watch_add(aio->loop, &end->watch, fd, events);
+    if (aio->loop) {
+        /* Taken off and put on again also for the same fd: its number may mean another file by now. */
+        pn_watch_remove(aio->loop, &end->watch);
+        rc = pn_watch_add(aio->loop, &end->watch, fd, events);
+    }
     if (rc == 0)
         end->handle = (struct pn__handle *)Py_NewRef((PyObject *)h);
     if (before && pn__handle_cancel(before) < 0)
@@ -126,9 +128,9 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32
     struct pn__handle *h = pn__handle_new(aio, false, args[1], args + 2, n - 2, NULL);
     if (!h)
         return NULL;
-    if (!aio->loop) { /* a collection closed it */
+    if (pn__aio_check_closed(aio) < 0) { /* a collection did it */
         Py_DECREF(h);
-        return pn__aio_check_closed(aio) < 0 ? NULL : PyErr_NoMemory();
+        return NULL;
     }
     struct pn__aio_fd *e = entry_for(aio, fd);
     if (!e) {
@@ -141,7 +143,7 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32
 static PyObject *take_off(PyObject *self, PyObject *number, uint32_t events)
 {
     struct pn__aio *aio = (struct pn__aio *)self;
-    if (aio->closed || !aio->loop)
+    if (aio->closed)
         Py_RETURN_FALSE;
     if (check_touch(aio) < 0)
         return NULL;
@@ -154,7 +156,8 @@ static PyObject *take_off(PyObject *self, PyObject *number, uint32_t events)
         Py_RETURN_FALSE;
     struct pn__handle *h = end->handle;
     end->handle = NULL;
-    pn_watch_remove(aio->loop, &end->watch);
+    if (aio->loop)
+        pn_watch_remove(aio->loop, &end->watch);
     int rc = pn__handle_cancel(h);
     Py_DECREF(h);
     if (rc < 0)
@@ -225,6 +228,28 @@ int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg)
         Py_VISIT(aio->fds[fd]->write.handle);
     }
     return 0;
+}
+
+void pn__aio_fds_watch(struct pn__aio *aio)
+{
+    for (size_t fd = 0; fd < aio->fd_count; fd++) {
+        struct pn__aio_fd *e = aio->fds[fd];
+        /* One that was closed without a word is nobody's any more: it stays unwatched. */
+        if (e && e->read.handle)
+            (void)pn_watch_add(aio->loop, &e->read.watch, (int)fd, EPOLLIN);
+        if (e && e->write.handle)
+            (void)pn_watch_add(aio->loop, &e->write.watch, (int)fd, EPOLLOUT);
+    }
+}
+
+void pn__aio_fds_unwatch(struct pn__aio *aio)
+{
+    for (size_t fd = 0; fd < aio->fd_count; fd++) {
+        if (!aio->fds[fd])
+            continue;
+        pn_watch_remove(aio->loop, &aio->fds[fd]->read.watch);
+        pn_watch_remove(aio->loop, &aio->fds[fd]->write.watch);
+    }
 }
 
 static void drop_end(struct pn__aio *aio, struct pn__aio_end *end, struct pn__handles *dropped)

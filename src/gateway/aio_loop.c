@@ -198,6 +198,19 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     return NULL;
 }
 
+int pn__aio_open(struct pn__aio *aio)
+{
+    struct pn_poller *poller = pn_poller_epoll_create();
+    if (!poller) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    aio->owns_loop = true;
+    aio->pid = getpid();
+    pn__aio_attach_loop(aio, pn_loop_create(poller));
+    return 0;
+}
+
 static PyObject *core_open(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct pn__aio *aio = (struct pn__aio *)self;
@@ -205,12 +218,8 @@ static PyObject *core_open(PyObject *self, PyObject *Py_UNUSED(unused))
         PyErr_SetString(PyExc_RuntimeError, "the loop is open already");
         return NULL;
     }
-    struct pn_poller *poller = pn_poller_epoll_create();
-    if (!poller)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    aio->owns_loop = true;
-    aio->pid = getpid();
-    pn__aio_attach_loop(aio, pn_loop_create(poller));
+    if (pn__aio_open(aio) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -222,26 +231,43 @@ static void move_all(struct pn__handles *to, struct pn__handles *from)
         pn__handles_push(to, h);
 }
 
-void pn__aio_drop_all(struct pn__aio *aio)
+static void drop(struct pn__handles *handles)
 {
-    struct pn__handles dropped = {NULL, NULL, 0};
-    move_all(&dropped, &aio->ready);
-    move_all(&dropped, &aio->unarmed);
+    struct pn__handle *h;
+    while ((h = pn__handles_pop(handles)))
+        Py_DECREF(h);
+}
+
+static void take_timers(struct pn__aio *aio, struct pn__handles *dropped)
+{
     struct pn_list *node;
+    move_all(dropped, &aio->unarmed);
     while ((node = pn_list_pop_front(&aio->armed))) {
         struct pn__timer_handle *t = pn_list_entry(node, struct pn__timer_handle, node);
         if (aio->loop)
             pn_timer_cancel(aio->loop, &t->timer);
         else
             t->timer.heap_pos = 0; /* its heap has gone with a fork */
-        pn__handles_push(&dropped, &t->base);
+        pn__handles_push(dropped, &t->base);
     }
     aio->armed_count = 0;
+}
+
+void pn__aio_drop_timers(struct pn__aio *aio)
+{
+    struct pn__handles dropped = {NULL, NULL, 0};
+    take_timers(aio, &dropped);
+    drop(&dropped);
+}
+
+void pn__aio_drop_all(struct pn__aio *aio)
+{
+    struct pn__handles dropped = {NULL, NULL, 0};
+    move_all(&dropped, &aio->ready);
+    take_timers(aio, &dropped);
     pn__aio_fds_drop(aio, &dropped);
     /* From here on Python code may run: everything is settled. */
-    struct pn__handle *h;
-    while ((h = pn__handles_pop(&dropped)))
-        Py_DECREF(h);
+    drop(&dropped);
 }
 
 void pn__aio_release(struct pn__aio *aio)
@@ -261,6 +287,7 @@ void pn__aio_release(struct pn__aio *aio)
     aio->loop = NULL;
     if (loop && aio->owns_loop)
         pn_loop_destroy(loop);
+    atomic_store(&aio->wake_sent, false);
 }
 
 static PyObject *core_release(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -431,6 +458,8 @@ static PyMethodDef methods[] = {
     {"_open", core_open, METH_NOARGS, NULL},
     {"_release", core_release, METH_NOARGS, NULL},
     {"_on_home", core_on_home, METH_NOARGS, NULL},
+    {"_open_alone", pn__aio_open_alone, METH_NOARGS, NULL},
+    {"_close_alone", pn__aio_close_alone, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -74,8 +74,9 @@ struct pn__aio_fd {
 
 struct pn__aio {
     PyObject ob_base;
-    struct pn_loop *loop;     /* NULL: closed, or home that isn't bound yet */
-    struct pn_aio_home *home; /* NULL: a loop of its own */
+    struct pn_loop *loop;      /* NULL: closed, or home that isn't bound yet */
+    struct pn_aio_home *home;  /* NULL: a loop of its own */
+    struct pn_aio_home *aside; /* what home is again after a run before the worker's */
     bool owns_loop;
     struct pn__handles ready;
     struct pn__handles unarmed; /* timers that whoever owns the loop will set */
@@ -179,14 +180,17 @@ PyObject *pn__aio_watched(PyObject *self, PyObject *fd);
 /* A list of (fd, reader or None, writer or None). */
 PyObject *pn__aio_watched_all(PyObject *self, PyObject *unused);
 int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg);
+/* Watches everything whose handle is there on aio->loop, or nothing; handles stay. */
+void pn__aio_fds_watch(struct pn__aio *aio);
+void pn__aio_fds_unwatch(struct pn__aio *aio);
 /* Stops watching all; the references go at the end of DROPPED, the entries are freed. */
 void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped);
 
 /* --- aio_run.c --- */
 /* At most MAX of the calls that are ready now, in order: 0, or -1 with an exception that ends the loop. */
 int pn__aio_run_batch(struct pn__aio *aio, size_t max);
-/* The pn_loop LOOP runs AIO's callbacks itself from now on, in its HOME phase, and gives the GIL
- * away in its sleep. */
+/* The pn_loop LOOP runs AIO's callbacks itself from now on, in its HOME phase; one that AIO owns
+ * gives the GIL away in its sleep. */
 void pn__aio_attach_loop(struct pn__aio *aio, struct pn_loop *loop);
 PyObject *pn__aio_run_once(PyObject *self, PyObject *unused);
 /* Ends the loop's sleep, or keeps it from the next one. Any thread. */
@@ -208,7 +212,15 @@ int pn__aio_check_debug(struct pn__aio *aio, PyObject *callback, const char *nam
 /* Takes "context" from keywords (and "callback", if CALLBACK is not NULL and was not given). 0 or -1. */
 int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw, PyObject **callback,
                      PyObject **context);
+/* Gives it a pn_loop and an epoll set of its own. 0, or -1 with an exception. */
+int pn__aio_open(struct pn__aio *aio);
+/* Every call that is not due yet goes; runs Python code. */
+void pn__aio_drop_timers(struct pn__aio *aio);
 /* Every scheduled call and every watch goes; runs Python code. */
 void pn__aio_drop_all(struct pn__aio *aio);
 /* The same, and the pn_loop is gone, or given back. */
 void pn__aio_release(struct pn__aio *aio);
+
+/* --- aio_home.c: home's loop runs by itself while the worker does not run yet --- */
+PyObject *pn__aio_open_alone(PyObject *self, PyObject *unused); /* False: it is not that early */
+PyObject *pn__aio_close_alone(PyObject *self, PyObject *unused);

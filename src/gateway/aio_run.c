@@ -101,7 +101,8 @@ void pn__aio_attach_loop(struct pn__aio *aio, struct pn_loop *loop)
     const struct pn_sleep_hooks hooks = {before_sleep, after_sleep, aio};
     const struct pn_phase_handler handler = {phase_pending, phase_step, aio, 1};
     aio->loop = loop;
-    pn_loop_set_sleep_hooks(loop, &hooks);
+    if (aio->owns_loop)
+        pn_loop_set_sleep_hooks(loop, &hooks);
     pn_loop_set_phase(loop, PN_PHASE_HOME, &handler);
 }
 

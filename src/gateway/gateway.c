@@ -72,6 +72,11 @@ int pn_gateway_set_app(struct pn_gateway *gw, struct _object *app)
     return PyCallable_Check(app) ? 0 : -EINVAL;
 }
 
+void pn_gateway_set_aio_home(struct pn_gateway *gw, struct pn_aio_home *home)
+{
+    gw->aio_home = home;
+}
+
 const struct pn_core_host *pn_gateway_host(struct pn_gateway *gw)
 {
     return &gw->host;

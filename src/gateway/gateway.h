@@ -66,6 +66,10 @@ struct pn_gateway *pn_gateway_create(const struct pn_gateway_config *config, cha
  * copies of the caller's. 0, or -EINVAL when it cannot be called, -ENOMEM. */
 int pn_gateway_set_app(struct pn_gateway *gw, struct _object *app);
 
+/* Before each request HOME's loop is made its core's current event loop. Borrowed; NULL: none. */
+struct pn_aio_home;
+void pn_gateway_set_aio_home(struct pn_gateway *gw, struct pn_aio_home *home);
+
 /* What src/cores needs of Python; lives as long as the gateway. */
 const struct pn_core_host *pn_gateway_host(struct pn_gateway *gw);
 

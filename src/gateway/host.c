@@ -46,6 +46,8 @@ static void state_end(void *ctx, void *state)
         PyEval_SaveThread(); /* the interpreter's own; main attaches it again */
         return;
     }
+    Py_CLEAR(s->aio_policy);
+    Py_CLEAR(s->aio_locals);
     pn_pycompat_state_end(s->ts);
     free(s);
 }

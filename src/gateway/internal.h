@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/mem.h"
+#include "gateway/aio.h"
 #include "gateway/gateway.h"
 #include "http/h1_names.h"
 
@@ -125,6 +126,9 @@ struct pn__state {
     PyThreadState *ts;
     struct pn_gateway *gw;
     bool is_home; /* the thread state is the interpreter's, not ours to end */
+    /* aio_home.c, both owned: the event loop policy, and this core's dict of its thread-local. */
+    PyObject *aio_policy;
+    PyObject *aio_locals;
 };
 
 struct pn_gateway {
@@ -144,7 +148,8 @@ struct pn_gateway {
     int64_t write_timeout_ns;
     bool (*is_trusted)(void *ctx, const struct sockaddr *address, socklen_t len);
     void *trust_ctx;
-    uint64_t requests_total; /* written by the loop's owner, read anywhere */
+    struct pn_aio_home *aio_home; /* borrowed; NULL without --asyncio */
+    uint64_t requests_total;      /* written by the loop's owner, read anywhere */
     struct pn_pool requests;
     struct pn__peer *dropped_peers; /* freed when next attached */
 

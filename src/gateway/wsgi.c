@@ -86,7 +86,9 @@ static void serve(struct pn__request *r, PyObject *env, PyObject *context)
     PyObject *body = NULL;
     bool whole = false;
     PyObject *result = NULL;
-    if (pn_likely(PyContext_Enter(context) == 0))
+    bool ready = !gw->aio_home || pn_aio_home_prepare_request(gw->aio_home, core) == 0;
+    bool entered = PyContext_Enter(context) == 0;
+    if (pn_likely(ready && entered))
         result = PyObject_Vectorcall(gw->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (pn_unlikely(pn_core_self() != core))
         pn__leave_child();

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "gateway/aio.h"
 #include "main/module_app.h"
 
 static struct pn__module *state_of(PyObject *module)
@@ -80,7 +81,7 @@ static PyMethodDef methods[] = {
 static int module_exec(PyObject *self)
 {
     struct pn__module *module = state_of(self);
-    if (pn_logstream_init(self, &module->streams) < 0)
+    if (pn_logstream_init(self, &module->streams) < 0 || pn_aio_add_types(self) < 0)
         return -1;
     return PyModule_AddStringConstant(self, "version", PELTON_VERSION);
 }

@@ -18,8 +18,10 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "gateway/aio.h"
 #include "main/describe.h"
 #include "main/module_app.h"
+#include "main/module_asyncio.h"
 #include "main/worker.h"
 #include "manager/manager.h"
 
@@ -35,6 +37,7 @@ struct serve {
     struct pn__forks forks;
     struct pn_board *board;     /* owned by each process that inherits it */
     struct pn_gateway *gateway; /* likewise; NULL until the application is loaded */
+    struct pn_aio_home *home;   /* --asyncio: likewise */
     struct pn_manager *manager; /* this process's; NULL where there is none */
     pid_t manager_pid;          /* of the first process; 0: there is none */
     int ready_fd;               /* how a worker tells its generation; -1 */
@@ -43,7 +46,10 @@ struct serve {
 
 static void after_fork_child(void *ctx)
 {
-    pn_logstream_after_fork_child(ctx);
+    struct serve *s = ctx;
+    pn_logstream_after_fork_child(&s->module->streams);
+    if (s->home && !s->forks.own)
+        pn_aio_home_after_fork_child(s->home);
 }
 
 /* --- The application -------------------------------------------------------------------------- */
@@ -130,6 +136,16 @@ static void change_sigterm(const char *from, const char *to)
     PyErr_Clear();
 }
 
+/* No request runs any more. */
+static void unload(struct serve *s)
+{
+    pn_gateway_stop(s->gateway);
+    pn_gateway_destroy(s->gateway);
+    pn_aio_home_destroy(s->home);
+    s->gateway = NULL;
+    s->home = NULL;
+}
+
 /* Makes the gateway with its application: an enum pn_exit_status. */
 static int load(struct serve *s)
 {
@@ -137,6 +153,14 @@ static int load(struct serve *s)
     s->gateway = make_gateway(s);
     if (!s->gateway)
         return PN_EXIT_CONFIG;
+    if (s->start->settings.carrier.has_asyncio) {
+        s->home = pn__asyncio_create(s->start->log);
+        if (!s->home) {
+            unload(s);
+            return PN_EXIT_ERROR;
+        }
+        pn_gateway_set_aio_home(s->gateway, s->home);
+    }
     change_sigterm("SIG_DFL", "default_int_handler");
     struct _object *app = pn__app_load(s->start, &status);
     change_sigterm("default_int_handler", "SIG_DFL");
@@ -146,9 +170,7 @@ static int load(struct serve *s)
     if (app)
         pn__start_error(s->start, "the application '%s' cannot be used: %s",
                         s->start->settings.app.target, strerror(-rc));
-    pn_gateway_stop(s->gateway);
-    pn_gateway_destroy(s->gateway);
-    s->gateway = NULL;
+    unload(s);
     return status;
 }
 
@@ -220,11 +242,13 @@ static int serve_worker(struct serve *s)
     int status = s->gateway ? PN_EXIT_OK : load(s);
     if (status != PN_EXIT_OK)
         return status;
+    const struct pn__worker_calls calls = pn__asyncio_calls(s->home);
     const struct pn__worker_config config = {
         .start = s->start,
         .forks = &s->forks,
         .gateway = s->gateway,
         .board = s->board,
+        .calls = s->home ? &calls : NULL,
         .slot = s->slot,
         .manager_pid = s->manager_pid,
         .interrupt = interrupt,
@@ -236,8 +260,7 @@ static int serve_worker(struct serve *s)
         leave(s, status);
     drop_interruption();
     thaw_memory(s);
-    pn_gateway_destroy(s->gateway);
-    s->gateway = NULL;
+    unload(s);
     return status;
 }
 
@@ -333,10 +356,8 @@ static int serve_generation(struct serve *s)
         return serve_worker(s);
     }
     thaw_memory(s);
-    if (s->gateway) {
-        pn_gateway_stop(s->gateway);
-        pn_gateway_destroy(s->gateway);
-    }
+    if (s->gateway)
+        unload(s);
     return value;
 }
 
@@ -370,8 +391,7 @@ int pn__serve(struct pn__module *module, struct pn__start *start)
 {
     struct serve s = {.start = start, .module = module, .ready_fd = -1};
     int status = PN_EXIT_ERROR;
-    s.forks = (struct pn__forks){
-        .start = start, .after_child = after_fork_child, .ctx = &module->streams};
+    s.forks = (struct pn__forks){.start = start, .after_child = after_fork_child, .ctx = &s};
     pn__describe_start(start);
     s.board = pn_board_create((unsigned)start->settings.processes.processes);
     int rc = s.board ? pn__forks_watch(&s.forks) : -errno;

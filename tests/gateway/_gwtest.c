@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "gateway/aio.h"
 #include "gateway/gateway.h"
 #include "http/h1_names.h"
 #include "http/http_token.h"
@@ -644,7 +645,7 @@ PyMODINIT_FUNC PyInit__gwtest(void)
 {
     PyObject *m = PyModule_Create(&definition);
     PyObject *type = m ? PyType_FromSpec(&server_spec) : NULL;
-    if (!type || PyModule_AddObject(m, "Server", type) < 0)
+    if (!type || PyModule_AddObject(m, "Server", type) < 0 || pn_aio_add_types(m) < 0)
         Py_CLEAR(m);
     return m;
 }

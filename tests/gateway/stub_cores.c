@@ -115,6 +115,35 @@ struct pn_core *pn_core_self(void)
     return &current->core;
 }
 
+struct pn_cores *pn_core_cores(struct pn_core *core)
+{
+    return core->cores;
+}
+
+struct pn_core *pn_cores_home(struct pn_cores *cores)
+{
+    return &cores->core;
+}
+
+bool pn_core_owns_loop(const struct pn_core *core)
+{
+    return !core->cores->inside;
+}
+
+/* The stub has no loop: what stands on one is tested against the real server. */
+struct pn_loop *pn_cores_loop(struct pn_cores *cores)
+{
+    (void)cores;
+    return NULL;
+}
+
+void pn_cores_set_home_work(struct pn_cores *cores, const struct pn_home_work *work)
+{
+    (void)cores;
+    (void)work;
+    PN_WRONG("the stub has no home work");
+}
+
 unsigned pn_core_number(const struct pn_core *core)
 {
     (void)core;
