@@ -91,6 +91,8 @@ class HomeLoop(Loop):
 
     def run_forever(self):
         """As any other loop while the application is loaded; later the server runs it."""
+        self._check_closed()
+        self._check_running()  # before asyncio's own code, whose clean-up 3.13 does in any case
         alone = self._open_alone()
         try:
             super().run_forever()
