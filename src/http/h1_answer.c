@@ -460,8 +460,15 @@ void pn__h1_cancel(struct pn_exchange *x, enum pn_cancel why)
     if (!pn__h1_is_live(hx))
         return;
     hx->in_call = true;
-    pn__h1_cancelled(hx, why, "cancelled by the application");
-    pn__h1_cut(hx->hc);
+    /* Who blocks on the descriptor itself counts the time itself: what follows is the same. */
+    if (why == PN_CANCEL_TIMEOUT && hx->body_wanted) {
+        pn__h1_on_body_timeout(&hx->hc->c);
+    } else if (why == PN_CANCEL_TIMEOUT && hx->out_blocked) {
+        pn__h1_on_write_timeout(&hx->hc->c);
+    } else {
+        pn__h1_cancelled(hx, why, "cancelled by the application");
+        pn__h1_cut(hx->hc);
+    }
     hx->in_call = false;
 }
 
