@@ -2,7 +2,7 @@
 # Thin on purpose: the work is in tools/. `make help` lists the targets.
 
 SHELL := /bin/bash
-export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS
+export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
 
 .PHONY: help demo test asan tsan fuzz sim lint bench format clean
 

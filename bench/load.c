@@ -4,12 +4,18 @@
  * do the former as a browser does; wrk is bounded in time, not in count, and callgrind needs a
  * count.
  *
- *   load PORT CONNECTIONS REQUESTS [TIMEOUT_S [new]]
+ *   load [-n] [-v] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
  *
- * One thread, one epoll, one request under way on each connection. A response counts when it is
- * "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or to the end when it says
- * close); everything else is an error. Prints one line, "requests=N errors=N seconds=S rps=R",
- * and ends with 1 when there was an error or the time was over. */
+ * One thread, one epoll, one request under way on each connection. Every server gets the same
+ * bytes: a GET of PATH ("/") with five headers; with -n the last of them is "Connection: close" and
+ * each request has a new connection; with -v each request differs from the one before in one header
+ * (of the same length), for servers that remember what a connection asked last.
+ *
+ * A response counts when it is "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or
+ * to the end when it says close); everything else is an error. The keep-alive connections are open
+ * before the clock starts. Prints one line, "requests=N errors=N seconds=S rps=R", with -l also
+ * " p50=MS p99=MS max=MS" from a request's first byte to its answer's last; ends with 1 when there
+ * was an error or the time was over. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -31,22 +37,19 @@ enum {
     TIMEOUT_MAX_S = 600,
     BUFFER_SIZE = 16384,
     EVENTS_MAX = 256,
+    REQUEST_SIZE = 1024,
+    COUNTER_DIGITS = 8,
 };
 
-static const char request_keep[] = "GET / HTTP/1.1\r\n"
-                                   "Host: 127.0.0.1\r\n"
-                                   "User-Agent: pelton-bench/1\r\n"
-                                   "Accept: */*\r\n"
-                                   "Accept-Encoding: gzip, deflate\r\n"
-                                   "Accept-Language: en\r\n"
-                                   "\r\n";
-static const char request_new[] = "GET / HTTP/1.1\r\n"
-                                  "Host: 127.0.0.1\r\n"
-                                  "User-Agent: pelton-bench/1\r\n"
-                                  "Accept: */*\r\n"
-                                  "Accept-Encoding: gzip, deflate\r\n"
-                                  "Connection: close\r\n"
-                                  "\r\n";
+/* PATH, a counter of eight digits, and the fifth header are filled in. */
+static const char request_format[] = "GET %s HTTP/1.1\r\n"
+                                     "Host: 127.0.0.1\r\n"
+                                     "User-Agent: pelton-bench/%08ld\r\n"
+                                     "Accept: */*\r\n"
+                                     "Accept-Encoding: gzip, deflate\r\n"
+                                     "%s\r\n"
+                                     "\r\n";
+static const char counter_before[] = "pelton-bench/";
 
 /* What is known of a response after some bytes of it. */
 enum verdict {
@@ -60,6 +63,7 @@ struct conn {
     int fd;
     size_t have; /* bytes in buffer */
     bool asked;  /* a request is under way */
+    double asked_s;
     char buffer[BUFFER_SIZE];
 };
 
@@ -67,7 +71,12 @@ struct load {
     struct sockaddr_in address;
     int epoll_fd;
     bool new_each; /* a new connection for each request */
-    long wanted;   /* requests in all */
+    bool vary;     /* no two requests alike */
+    char request[REQUEST_SIZE];
+    size_t request_length;
+    char *counter;      /* in request */
+    float *latencies_s; /* of the answers, in their order; NULL: not asked for */
+    long wanted;        /* requests in all */
     long started;
     long answered;
     long errors;
@@ -146,47 +155,73 @@ static void drop(struct conn *conn)
     conn->asked = false;
 }
 
+static void count_up(char *digits)
+{
+    for (int i = COUNTER_DIGITS - 1; i >= 0; i--) {
+        if (digits[i] < '9') {
+            digits[i]++;
+            return;
+        }
+        digits[i] = '0';
+    }
+}
+
 /* Sends the next request on an open connection, if there is one left to send. */
 static bool ask(struct load *load, struct conn *conn)
 {
-    const char *request = load->new_each ? request_new : request_keep;
-    size_t length = load->new_each ? sizeof request_new - 1 : sizeof request_keep - 1;
+    size_t length = load->request_length;
 
     if (load->started >= load->wanted)
         return true;
     conn->have = 0;
+    if (load->vary)
+        count_up(load->counter);
+    if (load->latencies_s)
+        conn->asked_s = now_s();
     /* A request is far smaller than an empty send buffer: it goes out whole or not at all. */
-    if (send(conn->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length)
+    if (send(conn->fd, load->request, length, MSG_NOSIGNAL) != (ssize_t)length)
         return false;
     load->started++;
     conn->asked = true;
     return true;
 }
 
-/* A new connection, and its first request; an error is counted as an error of one request. */
-static void open_conn(struct load *load, struct conn *conn)
+static bool connect_conn(struct load *load, struct conn *conn)
 {
     int one = 1;
 
+    conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (conn->fd < 0 ||
+        connect(conn->fd, (struct sockaddr *)&load->address, sizeof load->address) != 0 ||
+        setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+        return false;
+    watch(load, conn, EPOLLIN, EPOLL_CTL_ADD);
+    return true;
+}
+
+/* A new connection, and its first request; an error is counted as an error of one request. */
+static void open_conn(struct load *load, struct conn *conn)
+{
     while (load->started < load->wanted) {
-        conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (conn->fd >= 0 &&
-            connect(conn->fd, (struct sockaddr *)&load->address, sizeof load->address) == 0 &&
-            setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0 &&
-            ask(load, conn)) {
-            watch(load, conn, EPOLLIN, EPOLL_CTL_ADD);
+        if (connect_conn(load, conn) && ask(load, conn))
             return;
-        }
         drop(conn);
         load->started++;
         load->errors++;
     }
 }
 
+static void good_answer(struct load *load, struct conn *conn)
+{
+    if (load->latencies_s)
+        load->latencies_s[load->answered] = (float)(now_s() - conn->asked_s);
+    load->answered++;
+}
+
 static void answered(struct load *load, struct conn *conn, bool good)
 {
     if (good)
-        load->answered++;
+        good_answer(load, conn);
     else
         load->errors++;
     conn->asked = false;
@@ -217,7 +252,7 @@ static void readable(struct load *load, struct conn *conn)
     case VERDICT_WHOLE:
         /* Some servers end the connection after a number of requests, and say so. */
         if (!load->new_each && memmem(conn->buffer, conn->have, "onnection: close", 16)) {
-            load->answered++;
+            good_answer(load, conn);
             drop(conn);
             open_conn(load, conn);
             break;
@@ -240,9 +275,13 @@ static bool run(struct load *load, double end_s)
 {
     struct epoll_event events[EVENTS_MAX];
 
+    /* A connection that could not be opened before the clock started is tried again here. */
     for (int i = 0; i < load->conn_count; i++) {
-        load->conns[i].fd = -1;
-        open_conn(load, &load->conns[i]);
+        struct conn *conn = &load->conns[i];
+        if (conn->fd < 0 || !ask(load, conn)) {
+            drop(conn);
+            open_conn(load, conn);
+        }
     }
     while (load->answered + load->errors < load->wanted) {
         int count = epoll_wait(load->epoll_fd, events, EVENTS_MAX, 100);
@@ -252,6 +291,24 @@ static bool run(struct load *load, double end_s)
             return false;
     }
     return true;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_latencies(struct load *load)
+{
+    long count = load->answered;
+
+    if (!load->latencies_s || !count)
+        return;
+    qsort(load->latencies_s, (size_t)count, sizeof *load->latencies_s, by_size);
+    printf(" p50=%.2f p99=%.2f max=%.2f", 1e3 * (double)load->latencies_s[count / 2],
+           1e3 * (double)load->latencies_s[count * 99 / 100],
+           1e3 * (double)load->latencies_s[count - 1]);
 }
 
 static long number(const char *text, long min, long max, const char *what)
@@ -266,42 +323,84 @@ static long number(const char *text, long min, long max, const char *what)
     return value;
 }
 
+static void usage(void)
+{
+    fprintf(stderr, "usage: load [-n] [-v] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]\n");
+    exit(2);
+}
+
+/* Reads the command line; returns the time-out in seconds. */
+static long set_up(struct load *load, int argc, char **argv)
+{
+    const char *path = "/";
+    bool latencies = false;
+
+    for (int option; (option = getopt(argc, argv, "nvlp:")) != -1;) {
+        if (option == 'n')
+            load->new_each = true;
+        else if (option == 'v')
+            load->vary = true;
+        else if (option == 'l')
+            latencies = true;
+        else if (option == 'p')
+            path = optarg;
+        else
+            usage();
+    }
+    argv += optind;
+    argc -= optind;
+    if (argc < 3 || argc > 4)
+        usage();
+    load->address.sin_family = AF_INET;
+    load->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    load->address.sin_port = htons((uint16_t)number(argv[0], 1, 65535, "PORT"));
+    load->conn_count = (int)number(argv[1], 1, CONNECTIONS_MAX, "CONNECTIONS");
+    load->wanted = number(argv[2], 1, REQUESTS_MAX, "REQUESTS");
+    int length = snprintf(load->request, sizeof load->request, request_format, path, 1L,
+                          load->new_each ? "Connection: close" : "Accept-Language: en");
+    if (length < 0 || (size_t)length >= sizeof load->request)
+        usage();
+    load->request_length = (size_t)length;
+    load->counter = strstr(load->request, counter_before) + sizeof counter_before - 1;
+    load->conns = calloc((size_t)load->conn_count, sizeof *load->conns);
+    if (latencies)
+        load->latencies_s = calloc((size_t)load->wanted, sizeof *load->latencies_s);
+    load->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (!load->conns || (latencies && !load->latencies_s) || load->epoll_fd < 0) {
+        perror("load");
+        exit(2);
+    }
+    return argc > 3 ? number(argv[3], 1, TIMEOUT_MAX_S, "TIMEOUT_S") : 60;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc < 4 || argc > 6) {
-        fprintf(stderr, "usage: load PORT CONNECTIONS REQUESTS [TIMEOUT_S [new]]\n");
-        return 2;
-    }
-    struct load load = {
-        .address = {.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}},
-        .conn_count = (int)number(argv[2], 1, CONNECTIONS_MAX, "CONNECTIONS"),
-        .wanted = number(argv[3], 1, REQUESTS_MAX, "REQUESTS"),
-        .new_each = argc > 5 && !strcmp(argv[5], "new"),
-    };
-    long timeout_s = argc > 4 ? number(argv[4], 1, TIMEOUT_MAX_S, "TIMEOUT_S") : 60;
-
-    load.address.sin_port = htons((uint16_t)number(argv[1], 1, 65535, "PORT"));
-    load.conns = calloc((size_t)load.conn_count, sizeof *load.conns);
-    load.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!load.conns || load.epoll_fd < 0) {
-        perror("load");
-        return 2;
-    }
+    struct load load = {0};
     struct rlimit files = {0};
+    long timeout_s = set_up(&load, argc, argv);
+
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files); /* too few show as errors of connect */
+    }
+    for (int i = 0; i < load.conn_count; i++) {
+        load.conns[i].fd = -1;
+        if (!load.new_each && !connect_conn(&load, &load.conns[i]))
+            drop(&load.conns[i]);
     }
     double start_s = now_s();
     bool whole = run(&load, start_s + (double)timeout_s);
     double took_s = now_s() - start_s;
     if (!whole)
         fprintf(stderr, "load: time is over after %ld s\n", timeout_s);
-    printf("requests=%ld errors=%ld seconds=%.3f rps=%.0f\n", load.answered, load.errors, took_s,
+    printf("requests=%ld errors=%ld seconds=%.3f rps=%.0f", load.answered, load.errors, took_s,
            (double)load.answered / took_s);
+    print_latencies(&load);
+    printf("\n");
     for (int i = 0; i < load.conn_count; i++)
         drop(&load.conns[i]);
     free(load.conns);
+    free(load.latencies_s);
     close(load.epoll_fd);
     return whole && !load.errors ? 0 : 1;
 }

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that make bench prints, and bench/out/bench.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from measure import Book
+from verdicts import number, verdicts
+
+HELLO = (
+    ("keep_alive_instructions", "ka instr"),
+    ("varied_instructions", "varied"),
+    ("keep_alive_cpu_us", "ka CPU us"),
+    ("keep_alive_rps", "ka req/s"),
+    ("new_instructions", "new instr"),
+    ("new_cpu_us", "new CPU us"),
+    ("new_rps", "new req/s"),
+)
+PAIR = (
+    ("pair_rps", "req/s"),
+    ("pair_cpu_us", "CPU us"),
+    ("whole_cpu_us", "whole CPU us"),
+    ("call_later_us", "call_later"),
+)
+WAITING = (
+    ("sleep_cpu_us", "CPU us"),
+    ("sleep_rps", "req/s"),
+    ("sleep_p50_ms", "p50 ms"),
+    ("sleep_p99_ms", "p99 ms"),
+    ("many_cpu_us", "20x CPU us"),
+    ("many_rps", "20x req/s"),
+    ("many_p99_ms", "20x p99 ms"),
+)
+MEMORY = (
+    ("idle_kb", "idle kB"),
+    ("wait_process_kb", "a.sleep kB"),
+    ("wait_seconds", "a.sleep s"),
+    ("hold_process_kb", "sleep kB"),
+    ("hold_with_stacks_kb", "with stacks"),
+    ("hold_machine_kb", "machine kB"),
+    ("hold_seconds", "sleep s"),
+    ("hold_cpu_us", "CPU us"),
+)
+PATCHING = (
+    ("start_cpu_us", "start CPU us"),
+    ("start_us", "start us"),
+    ("start_slots", "slots"),
+    ("scan_280_cpu_us", "280 CPU us"),
+    ("scan_280_us", "280 us"),
+    ("scan_280_slots", "slots"),
+)
+TABLES = (
+    (("instructions", "hello"), "Hello world, a request", HELLO),
+    (("pair",), "The two example programs, ab -n 10000 -c 100, a request", PAIR),
+    (("waiting",), "1,000 requests at once that sleep 0.1 s; 50 at once, 20 times 1 ms", WAITING),
+    (("memory",), "10,000 connections: idle; waiting, each above an idle one", MEMORY),
+    (("patching",), "Redirecting the calls of libraries", PATCHING),
+)
+
+
+def table(book: Book, columns: tuple[tuple[str, str], ...]) -> list[str]:
+    """Rows that have any of the columns, in the order in which they were taken."""
+    lines = [f"{'':26}" + "".join(f"{title:>13}" for _, title in columns)]
+    for row, rounds in book.rounds.items():
+        if not any(key in rounds for key, _ in columns):
+            continue
+        values = (book.figure(row, key) for key, _ in columns)
+        cells = "".join(f"{'-' if v is None else number(v):>13}" for v in values)
+        lines.append(f"{row:26}{cells}")
+    return lines
+
+
+def report(book: Book, parts: Iterable[str], left_out: list[str], took_s: float) -> str:
+    """All that is printed at the end."""
+    parts = set(parts)
+    lines = []
+    for wanted, title, columns in TABLES:
+        if parts & set(wanted):
+            lines += ["", title, *table(book, columns)]
+    lines += ["", *(verdict["line"] for verdict in verdicts(book, parts))]
+    if left_out or book.failed:
+        lines += ["", "Left out:"]
+        lines += [f"  {text}" for text in left_out]
+        lines += [f"  {row}: {text}" for row, texts in book.failed.items() for text in texts]
+    lines.append(f"\n{took_s:.0f} s")
+    return "\n".join(lines)
+
+
+def write_json(
+    path: Path, book: Book, parts: Iterable[str], left_out: list[str], took_s: float
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = sorted(parts)
+    data = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "parts": parts,
+        "seconds": round(took_s, 1),
+        "verdicts": [
+            {k: v for k, v in verdict.items() if k != "line"}
+            for verdict in verdicts(book, set(parts))
+        ],
+        "rounds": book.rounds,
+        "failed": book.failed,
+        "left_out": left_out,
+    }
+    path.write_text(json.dumps(data, indent=2) + "\n")
