@@ -67,6 +67,7 @@ enum {
     PN_CORE_LEASE_MS = 10,        /* inside the application before the watchdog takes the baton */
     PN_CORE_SLOT_WAIT_MS = 5,     /* waiting for a run slot is advice only */
     PN_CORE_RECHECK_MS = 1000,    /* a parked lock wait looks again after this */
+    PN_CORE_REPOLL_MAX_MS = 20,   /* and after this where another process may free the lock */
 };
 
 /* --- listeners --- */

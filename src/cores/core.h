@@ -133,6 +133,10 @@ struct pn_cores *pn_core_cores(struct pn_core *core);
 void *pn_core_state(const struct pn_core *core); /* the host's */
 /* host->attached for this core; false without such a function. Call it on the core itself. */
 bool pn_core_attached(const struct pn_core *core);
+/* host->detach and host->attach for this core, on the core itself: a redirected call that must let others
+ * run although its caller is attached. */
+void pn_core_detach(struct pn_core *core);
+void pn_core_attach(struct pn_core *core);
 /* What pthread_self() answers in this core: the OS thread's, but a fiber has its own. Any core. */
 uintptr_t pn_core_ident(const struct pn_core *core);
 /* The fiber that has this ident, or NULL (an OS thread's, or nobody's). Any thread. */

@@ -427,6 +427,18 @@ bool pn_core_attached(const struct pn_core *core)
     return host->attached && host->attached(host->ctx, core->state);
 }
 
+void pn_core_detach(struct pn_core *core)
+{
+    PN_ASSERT(core == pn__core_self);
+    pn__detach(core);
+}
+
+void pn_core_attach(struct pn_core *core)
+{
+    PN_ASSERT(core == pn__core_self);
+    pn__attach(core);
+}
+
 uintptr_t pn_core_ident(const struct pn_core *core)
 {
     if (core->cores->config.carrier == PN_CARRIER_FIBERS && core != core->cores->home)

@@ -43,7 +43,6 @@ int pn__call_sem_wait(sem_t *sem);
 int pn__call_sem_timedwait(sem_t *sem, const struct timespec *deadline);
 int pn__call_sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *deadline);
 int pn__call_sem_post(sem_t *sem);
-void pn__sem_after_fork_child(void);
 
 /* call_self.c: idents of fibers */
 void pn__self_after_fork_child(void);

@@ -5,23 +5,39 @@
 #include <string.h>
 
 #include "wait/gate.h"
+#include "wait/locks.h"
 
 enum {
     INTERPRETER = PN__IMAGE_INTERPRETER,
+    OTHER =
+        PN__IMAGE_OTHER, /* mutexes and condition variables: the interpreter's GIL is made of them */
     ALL = PN__IMAGE_INTERPRETER | PN__IMAGE_OTHER,
 };
 
-#define ROW(name, images, idents_only)                      \
+#define ROW(name, images, fibers_only)                      \
     {                                                       \
-#name, (void *)pn__call_##name, images, idents_only \
+#name, (void *)pn__call_##name, images, fibers_only \
     }
 
 const struct pn__redirect pn__redirects[] = {
     ROW(clock_nanosleep, ALL, false),
+    ROW(cnd_broadcast, OTHER, true),
+    ROW(cnd_signal, OTHER, true),
+    ROW(cnd_timedwait, OTHER, false),
+    ROW(cnd_wait, OTHER, false),
     /* Only the interpreter's: dlopen looks at its caller's RUNPATH, which would be ours. */
     ROW(dlopen, INTERPRETER, false),
+    ROW(mtx_lock, OTHER, false),
+    ROW(mtx_timedlock, OTHER, false),
+    ROW(mtx_trylock, OTHER, true),
+    ROW(mtx_unlock, OTHER, true),
     ROW(nanosleep, ALL, false),
     ROW(pthread_cancel, ALL, true),
+    ROW(pthread_cond_broadcast, OTHER, true),
+    ROW(pthread_cond_clockwait, OTHER, false),
+    ROW(pthread_cond_signal, OTHER, true),
+    ROW(pthread_cond_timedwait, OTHER, false),
+    ROW(pthread_cond_wait, OTHER, false),
     ROW(pthread_detach, ALL, true),
     ROW(pthread_getaffinity_np, ALL, true),
     ROW(pthread_getattr_np, ALL, true),
@@ -30,6 +46,19 @@ const struct pn__redirect pn__redirects[] = {
     ROW(pthread_getschedparam, ALL, true),
     ROW(pthread_join, ALL, true),
     ROW(pthread_kill, ALL, true),
+    ROW(pthread_mutex_clocklock, OTHER, false),
+    ROW(pthread_mutex_lock, OTHER, false),
+    ROW(pthread_mutex_timedlock, OTHER, false),
+    ROW(pthread_mutex_trylock, OTHER, true),
+    ROW(pthread_mutex_unlock, OTHER, true),
+    ROW(pthread_rwlock_clockrdlock, ALL, false),
+    ROW(pthread_rwlock_clockwrlock, ALL, false),
+    ROW(pthread_rwlock_rdlock, ALL, false),
+    ROW(pthread_rwlock_timedrdlock, ALL, false),
+    ROW(pthread_rwlock_timedwrlock, ALL, false),
+    ROW(pthread_rwlock_trywrlock, ALL, true),
+    ROW(pthread_rwlock_unlock, ALL, true),
+    ROW(pthread_rwlock_wrlock, ALL, false),
     ROW(pthread_self, ALL, true),
     ROW(pthread_setaffinity_np, ALL, true),
     ROW(pthread_setname_np, ALL, true),
@@ -41,6 +70,8 @@ const struct pn__redirect pn__redirects[] = {
     ROW(sem_timedwait, ALL, false),
     ROW(sem_wait, ALL, false),
     ROW(sleep, ALL, false),
+    ROW(thrd_current, ALL, true),
+    ROW(thrd_sleep, ALL, false),
     ROW(usleep, ALL, false),
 };
 

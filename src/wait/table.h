@@ -8,7 +8,7 @@ struct pn__redirect {
     const char *name;
     void *replacement;
     unsigned images;  /* bits of enum pn__image_kind */
-    bool idents_only; /* redirected only where cores have idents of their own (fibers) */
+    bool fibers_only; /* idents, tries and wakes: with threads they are the kernel's own */
 };
 
 /* Sorted by name, so that an import is looked up by bisection. */

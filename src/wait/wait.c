@@ -19,6 +19,8 @@
 #include "base/mem.h"
 #include "wait/gate.h"
 #include "wait/images.h"
+#include "wait/layout.h"
+#include "wait/queue.h"
 #include "wait/table.h"
 
 struct patch {
@@ -129,7 +131,7 @@ static void patch_import(void *ctx, const struct pn__import *import)
 {
     struct scan *scan = ctx;
     const struct pn__redirect *row = pn__redirect_find(import->name);
-    if (!row || !(row->images & scan->kind) || (row->idents_only && !pn__wait_cores()))
+    if (!row || !(row->images & scan->kind) || (row->fibers_only && !pn__wait_cores()))
         return;
     uintptr_t value = __atomic_load_n(import->slot, __ATOMIC_ACQUIRE);
     if (value == (uintptr_t)row->replacement || !is_libc_call(scan->image, row, value))
@@ -279,6 +281,7 @@ int pn_wait_install(const struct pn_wait_config *config)
     patcher.config = *config;
     copy_leave_alone(config);
     pn__landmarks_find(&patcher.landmarks);
+    pn__layout_learn();
     dl_iterate_phdr(find_libc_range, NULL);
     patcher.targets = pn_xcalloc(pn__redirects_count, sizeof *patcher.targets);
     for (size_t i = 0; i < pn__redirects_count; i++)
@@ -332,7 +335,8 @@ void pn_wait_after_fork_child(void)
     atomic_store(&pn__wait_on, false);
     /* Another thread of the parent may have been scanning at the fork. */
     pthread_mutex_init(&patcher.lock, NULL);
-    pn__sem_after_fork_child();
+    pn__queue_after_fork_child();
+    pn__layout_after_fork_child();
     pn__self_after_fork_child();
 }
 

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "wait_fixture.h"
+
+#include <string.h>
+
+static void run_visitor(struct pn_job *job)
+{
+    struct visitor *v = pn_container_of(job, struct visitor, job);
+    struct world *w = v->world;
+    struct pn_core *core = pn_core_self();
+    pn_core_enter_app(core);
+    w->app(v);
+    pn_core_leave_app(core);
+    pn_cores_done(w->cores);
+    if (++w->done == w->count)
+        pn_loop_stop(w->loop);
+}
+
+static void drop_visitor(struct pn_job *job)
+{
+    (void)job;
+    REQUIRE(!"a visitor was dropped");
+}
+
+static void admit_visitor(struct pn_task *task)
+{
+    struct visitor *v = pn_container_of(task, struct visitor, task);
+    enum pn_admit r = pn_cores_admit(v->world->cores, &v->job);
+    REQUIRE(r != PN_ADMIT_FULL);
+    if (r == PN_ADMIT_RUN)
+        run_visitor(&v->job);
+}
+
+void wait_serve(struct world *w, enum pn_carrier carrier, int count, void (*app)(struct visitor *v))
+{
+    struct pn_cores_config config = {.carrier = carrier,
+                                     .count = VISITORS_MAX,
+                                     .stack_size = 256 * 1024,
+                                     .queue_max = VISITORS_MAX,
+                                     .lease_ns = 10 * PN_NS_PER_SEC};
+    w->carrier = carrier;
+    w->app = app;
+    w->count = count;
+    w->loop = pn_loop_create(pn_poller_epoll_create());
+    w->cores = pn_cores_create(w->loop, &config);
+    REQUIRE(w->cores);
+    struct pn_wait_config wait = {.cores = w->cores};
+    REQUIRE(pn_wait_install(&wait) == 0);
+    for (int i = 0; i < count; i++) {
+        struct visitor *v = &w->visitors[i];
+        *v = (struct visitor){.world = w, .number = i};
+        pn_task_init(&v->task, admit_visitor);
+        pn_list_init(&v->job.node);
+        v->job.run = run_visitor;
+        v->job.dropped = drop_visitor;
+        pn_task_post(w->loop, &v->task);
+    }
+    REQUIRE(pn_cores_run(w->cores) == 0);
+    REQUIRE(w->done == count);
+    pn_wait_stats(&w->wait_stats);
+    pn_cores_stats(w->cores, &w->cores_stats);
+    pn_wait_uninstall();
+    pn_cores_destroy(w->cores);
+    pn_loop_destroy(w->loop);
+}
