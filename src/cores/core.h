@@ -64,8 +64,9 @@ struct pn_core_host {
     /* Takes back a raise that came too late, so that it does not hit the core's next request
      * (SetAsyncExc with NULL). Called attached, on the core itself, inside. May be NULL. */
     void (*unraise)(void *ctx, void *state);
-    /* The watchdog found a stall: writes the Python stack of STATE to the log. Called from the watchdog's
-     * thread. The core may go on meanwhile, STATE stays. */
+    /* The watchdog found a stall: writes the Python stack of STATE to the log, unless that place was
+     * written just before. Called from the watchdog's thread, again each second of a long stay. The
+     * core may go on meanwhile, STATE stays. */
     void (*stalled)(void *ctx, void *state, struct pn_core *core, int64_t for_ns);
 };
 
@@ -100,6 +101,9 @@ int pn_cores_run(struct pn_cores *cores);
 void pn_cores_stop(struct pn_cores *cores, int64_t grace_ns, int64_t hard_ns);
 /* Cut at once what still runs (a second signal). */
 void pn_cores_stop_now(struct pn_cores *cores);
+/* The same without stopping, and without the loop: async-signal-safe, any thread. For a signal handler that finds
+ * the loop held by a request that computes. No effect where no watchdog runs (inline). */
+void pn_cores_cut_all(struct pn_cores *cores);
 
 /* On home, attached, after run: ends idle cores (their states, threads, stacks) and frees. When run gave
  * up (-ETIMEDOUT) it leaves everything as it is, since cores still use it. */

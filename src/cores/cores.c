@@ -34,7 +34,6 @@ static struct pn_core *core_alloc(struct pn_cores *cores)
     core->magic = PN__CORE_MAGIC;
     core->number = n;
     core->cores = cores;
-    core->stalled_ns = INT64_MIN;
     pn_list_init(&core->node);
     pn__slot_init(&core->slot);
     cores->all[n] = core;
@@ -293,8 +292,7 @@ int pn_cores_run(struct pn_cores *cores)
     PN_BUG_ON(pn__core_self != cores->home);
     cores->finished = false;
     cores->end_wanted = false;
-    bool reports = cores->config.carrier != PN_CARRIER_THREADS;
-    if (!reports || cores->config.log_blocking_ns > 0) {
+    if (cores->config.carrier != PN_CARRIER_INLINE || cores->config.log_blocking_ns > 0) {
         int rc = pn__watchdog_start(cores);
         if (rc < 0)
             pn_log_warning(NULL, "cores: no watchdog (%s): a request that computes delays others",
@@ -354,6 +352,12 @@ void pn_cores_stop(struct pn_cores *cores, int64_t grace_ns, int64_t hard_ns)
 void pn_cores_stop_now(struct pn_cores *cores)
 {
     pn_cores_stop(cores, 0, cores->hard_span_ns);
+}
+
+void pn_cores_cut_all(struct pn_cores *cores)
+{
+    atomic_store(&cores->dog.cut_all_ns, 0);
+    pn__watchdog_kick(cores);
 }
 
 /* --- Home -------------------------------------------------------------------------------------------- */

@@ -74,7 +74,6 @@ struct pn_core {
     int64_t cut_ns;        /* [dog] when it was raised */
     int64_t next_poke_ns;  /* [dog] */
     int64_t poke_span_ns;  /* [dog] */
-    int64_t stalled_ns;    /* [dog] when a stall was reported last */
     struct pn_list node;   /* idle list, retired list [lock]; fibers: or resumed list [owner] */
 
     /* threads */
@@ -129,6 +128,8 @@ struct pn__watchdog {
         seen_word; /* the stay that was seen, since when, and how many quiet looks there were */
     int64_t seen_ns;
     unsigned quiet_looks;
+    uint64_t reported_word; /* the stay that was reported last, and when */
+    int64_t reported_ns;
     int64_t next_cuts_ns;
     bool signal_set;
 };

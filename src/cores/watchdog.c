@@ -22,7 +22,7 @@
 #define POKE_LAST_NS    (64 * PN_NS_PER_MS) /* doubled up to this */
 #define POKE_GIVE_UP_NS (20 * PN_NS_PER_MS) /* the core isn't waiting: its exception is enough */
 #define RECUT_NS        PN_NS_PER_SEC       /* the application went on: once more */
-#define REPORT_NS       PN_NS_PER_SEC       /* at most one report of a core in this time */
+#define REPORT_NS       PN_NS_PER_SEC       /* between two reports of one stay */
 #define LOOK_MIN_NS     PN_NS_PER_MS
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -60,6 +60,8 @@ static void rob(struct pn_cores *cores)
         pn__baton_steal(&cores->baton, dog->seen_word)) {
         pn__count(&cores->steals);
         pn__threads_designate(next);
+        pn_log_debug(NULL, "cores: core %u computes; core %u has taken the loop over",
+                     pn__baton_runner_of(dog->seen_word), next->number);
     } else {
         pn__threads_push_back(next);
     }
@@ -84,13 +86,14 @@ static void report(struct pn_cores *cores, struct pn_core *core, int64_t now_ns)
 {
     const struct pn_core_host *host = cores->host;
     struct pn__watchdog *dog = &cores->dog;
-    bool recently = core->stalled_ns > now_ns - REPORT_NS;
+    bool recently = dog->reported_word == dog->seen_word && now_ns - dog->reported_ns < REPORT_NS;
     /* Really blocking is the inline carrier's ordinary wait. */
     bool ordinary = cores->config.carrier == PN_CARRIER_INLINE && atomic_load(&core->blocking);
     if (recently || ordinary || !host->stalled || !watch(core))
         return;
     if ((pn__baton_load(&cores->baton) & ~PN__BATON_LENT) == dog->seen_word) {
-        core->stalled_ns = now_ns;
+        dog->reported_word = dog->seen_word;
+        dog->reported_ns = now_ns;
         host->stalled(host->ctx, core->state, core, now_ns - dog->seen_ns);
     }
     unwatch(core);

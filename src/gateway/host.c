@@ -2,13 +2,10 @@
 /* struct pn_core_host for Python: each core has a thread state of its own. Home (core 0) keeps the
  * one that the interpreter's main thread has. */
 #include <errno.h>
-#include <stdio.h>
-#include <unistd.h>
 
 #include "gateway/internal.h"
 
-enum { STACK_TEXT_MAX = 6 * 1024 };
-
+/* NULL is home's. */
 static struct pn__state *state_of(struct pn_gateway *gw, void *state)
 {
     return state ? state : &gw->home_state;
@@ -96,27 +93,10 @@ static void raise_in(void *ctx, void *state)
     pthread_mutex_unlock(&gw->watch_lock);
 }
 
-static void stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns)
+/* On the core itself, attached: what was not raised yet hits nobody. */
+static void unraise(void *ctx, void *state)
 {
-    struct pn_gateway *gw = ctx;
-    struct pn__state *s = state_of(gw, state);
-    char text[STACK_TEXT_MAX];
-    ssize_t n = 0;
-    int ends[2];
-    if (pipe(ends) == 0) {
-        /* A pipe holds 64 kB, a dump is 100 frames at most: it cannot block. */
-        pthread_mutex_lock(&gw->watch_lock);
-        pn_pycompat_dump_stack(s->ts, gw->watch_state, ends[1]);
-        pthread_mutex_unlock(&gw->watch_lock);
-        close(ends[1]);
-        n = read(ends[0], text, sizeof text);
-        close(ends[0]);
-    }
-    while (n > 0 && text[n - 1] == '\n')
-        n--;
-    pn_log_warning(gw->log, "core %u has kept the loop waiting for %lld ms; it is in\n%.*s",
-                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), (int)(n > 0 ? n : 0),
-                   text);
+    pn_pycompat_raise_in(state_of(ctx, state)->ts, NULL);
 }
 
 void pn__host_init(struct pn_gateway *gw)
@@ -130,7 +110,8 @@ void pn__host_init(struct pn_gateway *gw)
         .attached = attached,
         .resumed = resumed,
         .raise = raise_in,
-        .stalled = stalled,
+        .unraise = unraise,
+        .stalled = pn__host_stalled,
     };
     gw->home_state.is_home = true;
     gw->home_state.gw = gw;

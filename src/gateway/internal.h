@@ -32,6 +32,7 @@ enum {
     PN__FREE_OBJECTS_MAX = 64,  /* start_response and input objects kept for reuse */
     PN__REQUESTS_KEEP = 256,    /* request structs kept for reuse */
     PN__FIELDS_INLINE = 24,     /* answer fields without an allocation */
+    PN__STALLS = 64,            /* places remembered that held the loop */
     PN__ERRORS_LINE_MAX = 8192, /* of wsgi.errors, before a line is broken */
 };
 
@@ -121,6 +122,12 @@ struct pn__types {
     PyTypeObject *file_wrapper;
 };
 
+/* A place that was reported as holding the loop. */
+struct pn__stall {
+    uint64_t place; /* hash of file, line and function */
+    int64_t said_ns;
+};
+
 /* What src/cores keeps for each core. */
 struct pn__state {
     PyThreadState *ts;
@@ -169,6 +176,7 @@ struct pn_gateway {
     /* A state for the watchdog, and who may use it: src/gateway/host.c. */
     PyThreadState *watch_state;
     pthread_mutex_t watch_lock;
+    struct pn__stall stalls[PN__STALLS]; /* the watchdog's */
 
     struct pn__server *servers;
     size_t server_count;
@@ -340,6 +348,8 @@ void pn__uwsgi_started(struct pn_gateway *gw);
 void pn__uwsgi_fini(struct pn_gateway *gw);
 void pn__host_init(struct pn_gateway *gw);
 void pn__host_fini(struct pn_gateway *gw);
+/* host->stalled: stalls.c. */
+void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns);
 void pn__wsgi_start(struct pn_handler *h, struct pn_exchange *x);
 /* The request of the calling core, NULL outside of one. */
 struct pn__request *pn__request_current(void);

@@ -54,11 +54,6 @@ static void finish(struct pn__request *r)
     struct pn_core *core = r->core;
     if (pn_unlikely(r->x->state < PN_EXCHANGE_ENDED))
         pn_exchange_cancel(r->x, r->cut ? PN_CANCEL_SHUTDOWN : PN_CANCEL_HANDLER);
-    if (pn_unlikely(pn_core_is_cut(core))) {
-        /* It must not hit the next request on this core. */
-        struct pn__state *state = pn_core_state(core);
-        pn_pycompat_raise_in(state ? state->ts : pn_pycompat_current(), NULL);
-    }
     pn_core_on_overtaken(core, NULL, NULL);
     pn_core_set_request(core, NULL);
     pn__answer_clear(&r->answer);

@@ -48,7 +48,7 @@ static void interrupt(void)
         return;
     arm(guard.config.last_ns);
     if (guard.config.interrupt)
-        guard.config.interrupt();
+        guard.config.interrupt(guard.config.ctx);
 }
 
 /* The loop did not come back: nothing can be unwound any more. */

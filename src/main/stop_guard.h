@@ -5,7 +5,7 @@
  * It stands in front of the loop's own signal handlers, passes every signal on to them, and keeps the
  * time by a POSIX timer, all in signal handlers and without a thread:
  *
- *   first signal ---> grace ---------> interrupt: raises in the main thread ---> last: _exit(75)
+ *   first signal ---> grace ---------> interrupt: raises in the request ---> last: _exit(75)
  *   second one, or SIGQUIT ---> soon --^
  *
  * A worker whose loop still turns cuts its requests itself and takes over before that; one that
@@ -15,11 +15,12 @@
 #include "base/log.h"
 
 struct pn__stop_guard_config {
-    int64_t grace_ns;        /* from the first signal on */
-    int64_t last_ns;         /* from the interruption, or the taking over, to _exit */
-    bool repeats_count;      /* a second SIGTERM or SIGINT ends the grace; SIGQUIT always does */
-    void (*interrupt)(void); /* async-signal-safe; NULL: there is nothing to interrupt */
-    struct pn_log *log;      /* both borrowed; flushed before _exit where that is possible */
+    int64_t grace_ns;   /* from the first signal on */
+    int64_t last_ns;    /* from the interruption, or the taking over, to _exit */
+    bool repeats_count; /* a second SIGTERM or SIGINT ends the grace; SIGQUIT always does */
+    void (*interrupt)(void *ctx); /* async-signal-safe; NULL: there is nothing to interrupt */
+    void *ctx;
+    struct pn_log *log; /* both borrowed; flushed before _exit where that is possible */
     struct pn_log *out;
 };
 

@@ -127,6 +127,26 @@ static void on_hangup(void *ctx, int PN_UNUSED signo)
     pn_log_info(log_of(ctx), "SIGHUP: reloading is not built yet; nothing is done");
 }
 
+static void interrupt_inline(void *ctx)
+{
+    const struct pn__worker *w = ctx;
+    w->config->interrupt();
+}
+
+static void interrupt_fiber(void *ctx)
+{
+    const struct pn__worker *w = ctx;
+    pn_cores_cut_all(w->cores);
+}
+
+/* With threads the loop goes on beside a request that computes, and cuts it. */
+static void (*interrupt_of(enum pn_carrier carrier))(void *ctx)
+{
+    if (carrier == PN_CARRIER_THREADS)
+        return NULL;
+    return carrier == PN_CARRIER_FIBERS ? interrupt_fiber : interrupt_inline;
+}
+
 int pn__worker_watch_signals(struct pn__worker *w)
 {
     static const int stops[] = {SIGTERM, SIGINT, SIGQUIT};
@@ -141,9 +161,8 @@ int pn__worker_watch_signals(struct pn__worker *w)
         .grace_ns = pn__start_grace_ns(start) + GUARD_MARGIN_NS,
         .last_ns = HARD_NS + GUARD_MARGIN_NS,
         .repeats_count = w->config->manager_pid == 0,
-        /* Elsewhere the cores' watchdog raises in each core. */
-        .interrupt =
-            start->settings.carrier.kind == PN_CARRIER_INLINE ? w->config->interrupt : NULL,
+        .interrupt = interrupt_of(start->settings.carrier.kind),
+        .ctx = w,
         .log = start->log,
         .out = start->out,
     };

@@ -211,6 +211,14 @@ static void app_stalls(struct request *r)
         ;
 }
 
+/* Each stay is one, also those of one core that follow each other. */
+static void app_stalls_twice(struct request *r)
+{
+    app_stalls(r);
+    app_sleep(20 * MS);
+    app_stalls(r);
+}
+
 static void test_stall_is_reported(void **state)
 {
     (void)state;
@@ -219,9 +227,45 @@ static void test_stall_is_reported(void **state)
     c.log_blocking_ns = 30 * MS;
     server_make(&s, FIBERS, &c);
     struct request *all = requests_make(&s, 10, app_sleeper); /* waiting is no stall */
-    all[0].app = app_stalls;
+    all[0].app = app_stalls_twice;
     assert_int_equal(server_run(&s, 10), 0);
-    assert_int_equal(atomic_load(&s.py.stalls), 1);
+    assert_int_equal(atomic_load(&s.py.stalls), 2);
+    free(all);
+    server_free(&s);
+}
+
+/* Computes: the loop doesn't turn before the exception has come. */
+static void app_computes_until_raised(struct request *r)
+{
+    struct fake_state *state = pn_core_state(pn_core_self());
+    while (!atomic_load(&state->raised))
+        DETACHED(pn_core_self(), sched_yield());
+    r->result = 1;
+}
+
+static void *cut_all_from_outside(void *arg)
+{
+    struct server *s = arg;
+    usleep(20000);
+    pn_cores_cut_all(s->cores);
+    return NULL;
+}
+
+/* As a signal handler does that finds the loop held. Only what is under way then is hit. */
+static void test_cut_all(void **state)
+{
+    (void)state;
+    struct server s;
+    pthread_t t;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, 5, app_calm);
+    all[0].app = app_computes_until_raised;
+    pthread_create(&t, NULL, cut_all_from_outside, &s);
+    assert_int_equal(server_run(&s, 5), 0);
+    pthread_join(t, NULL);
+    all_done(all, 5);
+    assert_int_equal(all[0].result, 1);
+    assert_int_equal(atomic_load(&s.py.raises), 1);
     free(all);
     server_free(&s);
 }
@@ -327,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_ping_pong),
         cmocka_unit_test(test_resumed_once),
         cmocka_unit_test(test_stall_is_reported),
+        cmocka_unit_test(test_cut_all),
         cmocka_unit_test(test_idle_fibers_leave),
         cmocka_unit_test(test_no_more_states),
         cmocka_unit_test(test_state_fails_once),
