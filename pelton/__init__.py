@@ -6,7 +6,7 @@ The server is the C extension ``pelton._pelton``; this package is what a user im
 The extension is loaded when it is first needed, so that ``import pelton`` alone costs nothing.
 """
 
-__all__ = ["Loop", "__version__", "main"]
+__all__ = ["Loop", "__version__", "explain", "main"]
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,13 @@ def main(argv: "list[str] | None" = None) -> int:
     from pelton import _pelton
 
     return _pelton.main(sys.argv[1:] if argv is None else list(argv))
+
+
+def explain() -> str:
+    """Say in words how many requests this process serves at once, in what, and what delays them."""
+    from pelton import _pelton
+
+    return _pelton.explain()
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 version: str
 
+def explain() -> str: ...
 def main(argv: Sequence[str], /) -> int: ...
 
 # What stands in sys.stdout and sys.stderr while the server runs.

@@ -31,7 +31,7 @@ static void list_addresses(const struct pn__start *start, char *out, size_t size
     }
 }
 
-static void describe_carrier(const struct pn_settings_carrier *carrier, char *out, size_t size)
+static void name_carrier(const struct pn_settings_carrier *carrier, char *out, size_t size)
 {
     switch (carrier->kind) {
     case PN_CARRIER_INLINE:
@@ -48,18 +48,64 @@ static void describe_carrier(const struct pn_settings_carrier *carrier, char *ou
     }
 }
 
+/* A clause about a request that waits. */
+static const char *waiting(const struct pn_settings *settings)
+{
+    if (settings->redirect.disabled)
+        return "a request that waits in a call of the module uwsgi lets the others go on "
+               "(--no-redirect: other calls block)";
+    return "a request that waits for a socket, a lock or a sleep lets the others go on";
+}
+
+/* A clause about a request that computes, or waits in a call that nothing redirects. */
+static void computing(const struct pn_settings_carrier *carrier, char *out, size_t size)
+{
+    if (carrier->kind == PN_CARRIER_THREADS)
+        snprintf(out, size, "one that computes shares Python with them");
+    else if (carrier->log_blocking_ms > 0)
+        snprintf(out, size, "one that computes delays them, and is logged when that takes %lld ms",
+                 (long long)carrier->log_blocking_ms);
+    else
+        snprintf(out, size, "one that computes delays them");
+}
+
+static void describe_delays(const struct pn_settings *settings, char *out, size_t size)
+{
+    char compute[128];
+    if (settings->carrier.kind == PN_CARRIER_INLINE) {
+        snprintf(out, size,
+                 "a request that waits or computes delays all others of its process; with "
+                 "--threads N or --async N a waiting one would not");
+        return;
+    }
+    computing(&settings->carrier, compute, sizeof compute);
+    snprintf(out, size, "%s; %s", waiting(settings), compute);
+}
+
+void pn__describe_carrier(const struct pn_settings *settings, char *out, size_t size)
+{
+    char carrier[128];
+    char delays[512];
+    name_carrier(&settings->carrier, carrier, sizeof carrier);
+    describe_delays(settings, delays, sizeof delays);
+    snprintf(out, size, "Each process of Pelton serves %s: %s.", carrier, delays);
+}
+
 void pn__describe_serving(const struct pn__start *start)
 {
+    char delays[512];
     char addresses[LINE_MAX_SIZE];
     char carrier[128];
     char processes[64];
     int count = start->settings.processes.processes;
     list_addresses(start, addresses, sizeof addresses);
-    describe_carrier(&start->settings.carrier, carrier, sizeof carrier);
+    name_carrier(&start->settings.carrier, carrier, sizeof carrier);
     if (count == 1)
         snprintf(processes, sizeof processes, "one process,");
     else
         snprintf(processes, sizeof processes, "%d processes, each", count);
     pn_log_info(start->log, "serving %s at %s: %s %s", start->settings.app.target, addresses,
                 processes, carrier);
+    describe_delays(&start->settings, delays, sizeof delays);
+    pn_log_info(start->log, "%s", delays);
 }

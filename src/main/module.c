@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "gateway/aio.h"
+#include "main/describe.h"
 #include "main/module_app.h"
 
 static struct pn__module *state_of(PyObject *module)
@@ -23,6 +24,14 @@ static void python_version(char *out, size_t size)
     snprintf(out, size, "CPython %.*s", (int)strcspn(version, " "), version);
 }
 
+static int serve(struct pn__module *module, struct pn__start *start)
+{
+    module->start = start;
+    int status = pn__serve(module, start);
+    module->start = NULL;
+    return status;
+}
+
 /* From the command line to an exit status. */
 static int run(struct pn__module *module, int argc, char *const *argv)
 {
@@ -35,7 +44,7 @@ static int run(struct pn__module *module, int argc, char *const *argv)
             status = PN_EXIT_CONFIG;
         else if (pn__start_open(&start, &status) == PN__NEXT_GO_ON) {
             if (pn_logstream_install(&module->streams, start.out, start.log) == 0)
-                status = pn__serve(module, &start);
+                status = serve(module, &start);
             else
                 status = -1; /* an exception is set */
             pn_logstream_detach(&module->streams);
@@ -69,11 +78,26 @@ static PyObject *module_main(PyObject *self, PyObject *arguments)
     return status < 0 ? NULL : PyLong_FromLong(status);
 }
 
+static PyObject *module_explain(PyObject *self, PyObject *unused PN_UNUSED)
+{
+    char text[PN__EXPLANATION_MAX];
+    const struct pn__start *start = state_of(self)->start;
+    if (!start)
+        return PyUnicode_FromString("This process is no server of Pelton's.");
+    pn__describe_carrier(&start->settings, text, sizeof text);
+    return PyUnicode_FromString(text);
+}
+
+PyDoc_STRVAR(explain_doc, "explain()\n--\n\n"
+                          "Say in words how many requests this process serves at once, in what, "
+                          "and what delays them.");
+
 PyDoc_STRVAR(main_doc, "main(argv, /)\n--\n\n"
                        "Run the server with these arguments (without the program's name) until it "
                        "is told to stop;\nreturn the exit status.");
 
 static PyMethodDef methods[] = {
+    {"explain", module_explain, METH_NOARGS, explain_doc},
     {"main", module_main, METH_O, main_doc},
     {NULL, NULL, 0, NULL},
 };

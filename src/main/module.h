@@ -9,6 +9,7 @@
 /* The module's state. */
 struct pn__module {
     struct pn_logstream_state streams;
+    const struct pn__start *start; /* borrowed; NULL: nothing is served */
 };
 
 /* Serves as the settings say, in whatever process of the tree this is or becomes: so it may return

@@ -180,9 +180,9 @@ static const struct pn_option options[] = {
      .offset = AT(carrier.threads),
      .min = 1,
      .max = PN_CORES_MAX,
-     .preset = 1,
      .metavar = "N",
-     .help = "Carry up to N requests at once in each process, in a thread each."},
+     .help = "Carry up to N requests at once in each process, in a thread each; 1 blocks. Without "
+             "it: 64 for 'pelton APP', and 1, as in uWSGI, with --module or --wsgi-file."},
     {.name = "async",
      .type = PN_OPTION_INT,
      .group = GROUP_CARRIER,

@@ -11,8 +11,8 @@
 #include "config/help.h"
 #include "cores/core.h"
 
-/* --log-blocking with fibers: a person notices a page that stands still for so long. */
-enum { PN_SETTINGS_LOG_BLOCKING_MS = 1000 };
+/* --log-blocking with fibers: a person notices a page that answers later by so much. */
+enum { PN_SETTINGS_LOG_BLOCKING_MS = 100 };
 
 enum pn_app_kind {
     PN_APP_NONE = 0,
@@ -54,7 +54,7 @@ struct pn_settings_sockets {
 };
 
 struct pn_settings_carrier {
-    int threads;              /* --threads */
+    int threads;              /* --threads; 0: not given */
     int async;                /* --async; 0: not given */
     int asyncio;              /* --asyncio; 0: not given */
     bool greenlet;            /* --greenlet */

@@ -271,11 +271,14 @@ static int choose_carrier(struct pn_settings *settings, struct pn_config_error *
             "thread or in a fiber; give one of them",
             carrier->threads, carrier->asyncio ? "asyncio" : "async", fibers);
     carrier->has_asyncio = carrier->asyncio > 0;
-    carrier->cores = fibers ? fibers : carrier->threads;
+    /* Who names the application by uWSGI's options means uWSGI's carrier: a blocking one. */
+    int otherwise = settings->app.positional ? PN_CORE_THREADS_DEFAULT : 1;
+    int threads = carrier->threads ? carrier->threads : otherwise;
+    carrier->cores = fibers ? fibers : threads;
     carrier->kind = PN_CARRIER_INLINE;
     if (fibers)
         carrier->kind = PN_CARRIER_FIBERS;
-    else if (carrier->threads > 1)
+    else if (threads > 1)
         carrier->kind = PN_CARRIER_THREADS;
     return 0;
 }
@@ -295,6 +298,8 @@ static int note_carrier(struct pn_settings *settings, struct pn_config_error *er
          "there are no fibers without --async N or "
          "--asyncio N"},
         {"lease", 1 << PN_CARRIER_THREADS, "it is for --threads N, with N above 1"},
+        {"log-blocking", 1 << PN_CARRIER_INLINE | 1 << PN_CARRIER_FIBERS,
+         "beside a thread that computes another one takes the event loop over"},
         {"queue-timeout", 1 << PN_CARRIER_THREADS | 1 << PN_CARRIER_FIBERS,
          "one request after the other is taken from the sockets, and none is queued"},
         {"queue-size", 1 << PN_CARRIER_THREADS | 1 << PN_CARRIER_FIBERS,

@@ -94,8 +94,8 @@ static void presets_are_the_bounds(void **state)
     assert_int_equal(f->s.sockets.backlog, 0);
     assert_int_equal(f->s.sockets.chmod_mode, -1);
     assert_true(f->s.sockets.defer_accept);
-    assert_int_equal(f->s.carrier.kind, PN_CARRIER_INLINE);
-    assert_int_equal(f->s.carrier.cores, 1);
+    assert_int_equal(f->s.carrier.kind, PN_CARRIER_THREADS);
+    assert_int_equal(f->s.carrier.cores, PN_CORE_THREADS_DEFAULT);
     assert_int_equal(f->s.carrier.queue_size, PN_CORE_QUEUE_DEFAULT);
     assert_int_equal(f->s.carrier.queue_timeout_ms, 0);
     assert_int_equal(f->s.carrier.lease_ms, PN_CORE_LEASE_MS);
@@ -159,6 +159,17 @@ static void the_carrier_follows_from_the_numbers(void **state)
     assert_int_equal(f->s.carrier.cores, 8);
     assert_false(f->s.carrier.has_asyncio);
     assert_int_equal(f->s.carrier.log_blocking_ms, 0);
+    good(f, "--threads 1 app");
+    assert_int_equal(f->s.carrier.kind, PN_CARRIER_INLINE);
+    /* uWSGI's names for the application mean uWSGI's carrier. */
+    good(f, "--module app");
+    assert_int_equal(f->s.carrier.kind, PN_CARRIER_INLINE);
+    assert_int_equal(f->s.carrier.cores, 1);
+    good(f, "--wsgi-file app.py --processes 2");
+    assert_int_equal(f->s.carrier.kind, PN_CARRIER_INLINE);
+    good(f, "--processes 2 app.py");
+    assert_int_equal(f->s.carrier.kind, PN_CARRIER_THREADS);
+    assert_int_equal(f->s.carrier.cores, PN_CORE_THREADS_DEFAULT);
     good(f, "--async 10000 app");
     assert_int_equal(f->s.carrier.kind, PN_CARRIER_FIBERS);
     assert_int_equal(f->s.carrier.cores, 10000);

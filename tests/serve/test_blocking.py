@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said about requests that hold the loop, and about the carrier that serves."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import SLOW, Server, wait_until
+
+Serve = Callable[..., Server]
+
+APP = """
+import time
+import pelton
+
+def holds(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: sum(range(100))
+
+def also_holds(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end: sum(range(100))
+
+def application(environ, start_response):
+    path, query = environ["PATH_INFO"], environ["QUERY_STRING"]
+    if path == "/holds":
+        holds(float(query))
+    elif path == "/both":
+        holds(float(query))
+        also_holds(float(query))
+    elif path == "/waits":
+        time.sleep(float(query))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [pelton.explain().encode()]
+"""
+
+REPORT = r"core \d+ has kept the loop waiting for (\d+) ms; it is in"
+
+
+def reports(server: Server) -> list[str]:
+    """The functions that the reports found, innermost ones."""
+    stacks = re.findall(REPORT + r"\n(?:[^ \n].*\n)?  File .* in (\w+)", server.log)
+    return [name for _, name in stacks if name != "sum"]
+
+
+def test_a_fiber_that_holds_the_loop_is_reported(serve: Serve) -> None:
+    server = serve("--async", "4", "--log-blocking", "50", app=APP)
+    server.expect_log(REPORT)
+    assert server.get("/holds?0.4", timeout_s=20).status == 200
+    assert reports(server) == ["holds"]
+    assert "in application" in server.log
+    assert int(re.search(REPORT, server.log)[1]) >= 50
+
+
+def test_the_default_is_a_tenth_of_a_second(serve: Serve) -> None:
+    server = serve("--async", "4", app=APP)
+    server.expect_log(REPORT)
+    for _ in range(5):
+        assert server.get("/holds?0.01").status == 200
+    assert reports(server) == []
+    assert server.get("/holds?0.5", timeout_s=20).status == 200
+    assert reports(server) == ["holds"]
+
+
+def test_a_place_is_reported_once_a_second(serve: Serve) -> None:
+    server = serve("--async", "4", "--log-blocking", "20", app=APP)
+    server.expect_log(REPORT)
+    began = time.monotonic()
+    for _ in range(8):
+        assert server.get("/holds?0.08", timeout_s=20).status == 200
+    took_s = time.monotonic() - began
+    assert 1 <= len(reports(server)) <= 1 + took_s
+    wait_until(lambda: time.monotonic() > began + took_s + 1.1, 5)
+    before = len(reports(server))
+    assert server.get("/holds?0.2", timeout_s=20).status == 200
+    assert len(reports(server)) == before + 1
+
+
+def test_each_place_is_reported(serve: Serve) -> None:
+    """Also when they follow each other in one stay, a second later."""
+    server = serve("--async", "4", "--log-blocking", "50", app=APP)
+    server.expect_log(REPORT)
+    assert server.get("/both?1.2", timeout_s=20 * SLOW).status == 200
+    assert set(reports(server)) == {"holds", "also_holds"}
+
+
+def test_a_fiber_that_waits_is_not_reported(serve: Serve) -> None:
+    server = serve("--async", "4", "--log-blocking", "50", app=APP)
+    assert server.get("/waits?0.3", timeout_s=20).status == 200
+    assert not re.search(REPORT, server.log)
+
+
+def test_inline_reports_when_it_is_told_to(serve: Serve) -> None:
+    server = serve("--threads", "1", "--log-blocking", "50", app=APP)
+    server.expect_log(REPORT)
+    assert server.get("/holds?0.4", timeout_s=20).status == 200
+    assert reports(server) == ["holds"]
+    quiet = serve("--threads", "1", app=APP)
+    assert quiet.get("/holds?0.4", timeout_s=20).status == 200
+    assert reports(quiet) == []
+
+
+def test_a_thread_that_computes_is_a_matter_of_debugging(serve: Serve) -> None:
+    """The loop goes on without it."""
+    server = serve("--threads", "4", "--log-level", "debug", app=APP)
+    first = server.connect()
+    first.sendall(b"GET /holds?0.5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    while not re.search(r"computes; core \d+ has taken the loop over", server.log):
+        assert server.get("/", timeout_s=20).status == 200
+        first.settimeout(0.01)
+        try:
+            assert first.recv(1) == b"", "it was over before anybody took over"
+        except TimeoutError:
+            continue
+    assert not re.search(REPORT, server.log)
+
+
+@pytest.mark.parametrize(
+    ("options", "regexes"),
+    [
+        (("--threads", "1"), ["one request at a time", "waits or computes delays all others"]),
+        (("--threads", "4"), ["up to 4 requests at once, in threads", "shares Python with them"]),
+        (("--async", "8"), ["up to 8 requests at once, in fibers", "when that takes 100 ms"]),
+        (("--async", "8", "--log-blocking", "0"), ["one that computes delays them$"]),
+        (("--async", "8", "--no-redirect"), ["in a call of the module uwsgi"]),
+    ],
+    ids=["inline", "threads", "fibers", "no report", "no redirect"],
+)
+def test_the_carrier_is_explained(
+    serve: Serve, options: tuple[str, ...], regexes: list[str]
+) -> None:
+    server = serve(*options, app=APP)
+    for regex in regexes:
+        assert re.search(regex, server.log, re.MULTILINE), regex
+        text = server.get().body.decode()
+        assert re.search(regex.replace("$", r"\."), text), text
+
+
+def test_pelton_app_takes_threads(serve: Serve) -> None:
+    """uWSGI's options, which the harness uses, mean uWSGI's carrier."""
+    server = serve("webapp.py", app=APP)
+    assert "up to 64 requests at once, in threads" in server.get().body.decode()
+    blocking = serve("--wsgi-file", "webapp.py", app=APP)
+    assert "one request at a time" in blocking.get().body.decode()
+
+
+def test_outside_of_the_server_there_is_nothing_to_explain(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import pelton; print(pelton.explain())"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "This process is no server of Pelton's.\n"
