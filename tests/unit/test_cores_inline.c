@@ -94,7 +94,7 @@ static void app_stalls(struct request *r)
         ;
 }
 
-/* Computing for long is a stall, an ordinary wait is not; one report a second. */
+/* Computing for long is a stall, an ordinary wait is not; one report a stay. */
 static void test_stalls(void **state)
 {
     (void)state;
@@ -109,7 +109,7 @@ static void test_stalls(void **state)
     struct request *more = requests_make(&s, 2, app_stalls);
     server_again(&s);
     assert_int_equal(server_run(&s, 2), 0);
-    assert_int_equal(atomic_load(&s.py.stalls), 1);
+    assert_int_equal(atomic_load(&s.py.stalls), 2);
     free(more);
     free(all);
     server_free(&s);

@@ -220,11 +220,14 @@ static void what_changes_nothing_is_said(void **state)
                "only");
     check_note(f, "--asyncio-drain 5 --async 4 app",
                "'--asyncio-drain' changes nothing: there is no loop without --asyncio N");
-    check_note(f, "--lease 20 app",
+    check_note(f, "--lease 20 --module app",
                "'--lease' changes nothing: it is for --threads N, with N above 1");
-    check_note(f, "--queue-timeout 3 app",
+    check_note(f, "--queue-timeout 3 --threads 1 app",
                "'--queue-timeout' changes nothing: one request after the other is taken from the "
                "sockets, and none is queued");
+    check_note(f, "--log-blocking 50 app",
+               "'--log-blocking' changes nothing: beside a thread that computes another one takes "
+               "the event loop over");
     check_note(f, "--chmod-socket=660 app",
                "'--chmod-socket' changes nothing: no address is that of a unix socket");
     good(f, "--queue-timeout 3 --lease 20 --threads 4 --chmod-socket --bind /tmp/x.sock app");
