@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "test_base.h"
 
@@ -17,6 +18,39 @@ static void equality_folds_ascii_letters_only(void **state)
     assert_false(pn_str_eq_nocase(PN_STR("\xc4"), PN_STR("\xe4")));
     assert_false(pn_str_eq_nocase(PN_STR("ab"), PN_STR("abc")));
     assert_true(pn_str_eq_nocase(PN_STR_NONE, PN_STR("")));
+}
+
+static bool same_letter(unsigned a, unsigned b)
+{
+    a -= a >= 'A' && a <= 'Z' ? 'A' - 'a' : 0;
+    b -= b >= 'A' && b <= 'Z' ? 'A' - 'a' : 0;
+    return a == b;
+}
+
+/* Every pair of bytes, at the ends and in the middle of texts of all lengths that are compared in
+ * different ways; each text ends where its memory ends. */
+static void folding_is_right_for_every_byte_at_every_place(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 20; n++) {
+        char *a = malloc(n), *b = malloc(n);
+        const size_t places[] = {0, n / 3, n / 2, n - 1};
+        assert_true(a && b);
+        for (size_t k = 0; k < PN_ARRAY_LEN(places); k++) {
+            memset(a, 'q', n);
+            memset(b, 'Q', n);
+            for (unsigned pair = 0; pair < 1U << 16; pair++) {
+                a[places[k]] = (char)(pair & 255);
+                b[places[k]] = (char)(pair >> 8);
+                bool same = pn_str_eq_nocase((struct pn_str){a, n}, (struct pn_str){b, n});
+                if (same != same_letter(pair & 255, pair >> 8))
+                    fail_msg("bytes %02x and %02x at %zu of %zu", pair & 255, pair >> 8, places[k],
+                             n);
+            }
+        }
+        free(a);
+        free(b);
+    }
 }
 
 static void plain_equality_and_prefix(void **state)
@@ -64,6 +98,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equality_folds_ascii_letters_only),
+        cmocka_unit_test(folding_is_right_for_every_byte_at_every_place),
         cmocka_unit_test(plain_equality_and_prefix),
         cmocka_unit_test(numbers_are_digits_only),
         cmocka_unit_test(formatting_agrees_with_printf),
