@@ -84,6 +84,15 @@ size_t pn_u64_format(uint64_t value, char *out)
 {
     char tmp[20];
     size_t n = 0;
+    if (pn_likely(value < 1000)) { /* most numbers are small: a status, a length */
+        unsigned v = (unsigned)value;
+        if (v >= 100)
+            out[n++] = (char)('0' + v / 100);
+        if (v >= 10)
+            out[n++] = (char)('0' + v / 10 % 10);
+        out[n++] = (char)('0' + v % 10);
+        return n;
+    }
     do {
         tmp[n++] = (char)('0' + value % 10);
         value /= 10;

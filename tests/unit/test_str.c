@@ -92,6 +92,12 @@ static void formatting_agrees_with_printf(void **state)
         assert_int_equal(pn_u64_format(values[i], got), n);
         assert_memory_equal(got, want, (size_t)n);
     }
+    for (unsigned v = 0; v < 10100; v++) {
+        char want[32], got[20];
+        int n = snprintf(want, sizeof want, "%u", v);
+        assert_int_equal(pn_u64_format(v, got), n);
+        assert_memory_equal(got, want, (size_t)n);
+    }
 }
 
 int main(void)
