@@ -200,7 +200,7 @@ def call_later_alone(script: Path, sizes: Sizes, book: Book) -> None:
         if done.returncode != 0 or not match:
             book.fail("call_later", f"pair: {done.stderr.strip()[-200:]}")
             return
-        book.add("call_later", call_later_us=float(match[2]))
+        book.add(f"call_later, {match[1]}", call_later_us=float(match[2]))
 
 
 # --- Sleeping requests ------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 Opens the connections and has each answered once, so that all are idle; sends a request that waits
 on each; weighs the server again while all of them wait. RSS and page tables of the process don't
 hold what the kernel keeps for a thread (its stack, its task), so for threads it is the machine's
-MemAvailable that counts, which everything else that runs here moves as well: the process's own part
-and the kernel stacks are taken beside it.
+MemAvailable that counts. Everything else that runs here moves that as well, by megabytes: beside it
+the sum is taken of the RSS and of what the kernel counts for itself (stacks, page tables, slabs).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import resource
 import select
 import socket
+import statistics
 import time
 from pathlib import Path
 
@@ -24,13 +25,9 @@ TIMEOUT_S = 60
 BATCH = 500  # connections opened before their first answers are read
 SETTLE_S = 0.5
 SAMPLE_S = 0.25
-KERNEL_STACK_KB = 16
+SAMPLES = 4  # the last before the first answer came; the median counts
+KERNEL = ("KernelStack", "PageTables", "SUnreclaim")
 ANSWER_END = b"Hello World"
-
-
-def machine_used_kb() -> int:
-    """Counts up when less is available."""
-    return -status_kb(Path("/proc/meminfo").read_text(), "MemAvailable")
 
 
 def ask(sock: socket.socket, target: str) -> None:
@@ -91,22 +88,26 @@ class Clients:
 
 
 def weigh(server: Server) -> dict[str, int]:
+    """kB by what they are counted of."""
+    machine = Path("/proc/meminfo").read_text()
+    rss, tables = server.memory_kb()
     return {
-        "process": server.memory_kb(),
-        "machine": machine_used_kb(),
-        "stacks": server.threads() * KERNEL_STACK_KB,
+        "process": rss + tables,
+        "counted": rss + status_kb(machine, *KERNEL),
+        "machine": -status_kb(machine, "MemAvailable"),
     }
 
 
-def heaviest(clients: Clients) -> dict[str, int]:
-    """The most of each that was seen before the first answer came."""
-    most = weigh(clients.server)
+def weigh_waiting(clients: Clients) -> dict[str, float]:
+    """While all wait: what was seen last before the first answer came."""
+    samples = [weigh(clients.server)]
     end = time.monotonic() + TIMEOUT_S
     while not clients.answer_is_there() and time.monotonic() < end:
-        now = weigh(clients.server)
-        most = {name: max(value, most[name]) for name, value in now.items()}
         time.sleep(SAMPLE_S)
-    return most
+        samples.append(weigh(clients.server))
+    # The last may have been taken when the first answers were on their way.
+    samples = samples[-SAMPLES - 1 : -1] or samples
+    return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
 
 
 def descriptors(count: int) -> str:
@@ -133,13 +134,14 @@ def memory(row: Row, target: str, count: int, book: Book) -> None:
 
 def _memory(clients: Clients, target: str, count: int, book: Book) -> None:
     server = clients.server
-    bare_kb = server.memory_kb()
+    bare_kb = sum(server.memory_kb())
     clients.open(count)
     time.sleep(SETTLE_S)
     idle = weigh(server)
     cpu_ns, started = server.cpu_ns(), time.monotonic()
     clients.ask_all(target)
-    waiting = heaviest(clients)
+    waiting = weigh_waiting(clients)
+    threads = server.threads()
     good = clients.read_answers(count)
     took_s = time.monotonic() - started
     each = {name: (waiting[name] - idle[name]) / count for name in idle}
@@ -152,7 +154,8 @@ def _memory(clients: Clients, target: str, count: int, book: Book) -> None:
             f"{name}_seconds": took_s,
             f"{name}_cpu_us": (server.cpu_ns() - cpu_ns) / count / 1000,
             f"{name}_process_kb": each["process"],
-            f"{name}_with_stacks_kb": each["process"] + each["stacks"],
+            f"{name}_counted_kb": each["counted"],
             f"{name}_machine_kb": each["machine"],
+            f"{name}_threads": float(threads),
         },
     )

@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from measure import Book
@@ -42,9 +42,10 @@ MEMORY = (
     ("wait_process_kb", "a.sleep kB"),
     ("wait_seconds", "a.sleep s"),
     ("hold_process_kb", "sleep kB"),
-    ("hold_with_stacks_kb", "with stacks"),
+    ("hold_counted_kb", "counted kB"),
     ("hold_machine_kb", "machine kB"),
     ("hold_seconds", "sleep s"),
+    ("hold_threads", "threads"),
     ("hold_cpu_us", "CPU us"),
 )
 PATCHING = (
@@ -76,40 +77,50 @@ def table(book: Book, columns: tuple[tuple[str, str], ...]) -> list[str]:
     return lines
 
 
-def report(book: Book, parts: Iterable[str], left_out: list[str], took_s: float) -> str:
+@dataclass
+class Facts:
+    """What a report says besides its figures."""
+
+    parts: set[str]
+    left_out: list[str] = field(default_factory=list)
+    others: dict[str, float] = field(default_factory=dict)  # by part: see machine.py
+    took_s: float = 0
+
+
+def report(book: Book, facts: Facts) -> str:
     """All that is printed at the end."""
-    parts = set(parts)
+    parts = facts.parts
     lines = []
     for wanted, title, columns in TABLES:
         if parts & set(wanted):
             lines += ["", title, *table(book, columns)]
     lines += ["", *(verdict["line"] for verdict in verdicts(book, parts))]
-    if left_out or book.failed:
+    if facts.left_out or book.failed:
         lines += ["", "Left out:"]
-        lines += [f"  {text}" for text in left_out]
+        lines += [f"  {text}" for text in facts.left_out]
         lines += [f"  {row}: {text}" for row, texts in book.failed.items() for text in texts]
-    lines.append(f"\n{took_s:.0f} s")
+    shares = ", ".join(f"{part} {share:.0%}" for part, share in facts.others.items())
+    lines += ["", f"Of the processors' time, others took: {shares}"] if shares else []
+    lines += [f"{facts.took_s:.0f} s in all"]
     return "\n".join(lines)
 
 
-def write_json(
-    path: Path, book: Book, parts: Iterable[str], left_out: list[str], took_s: float
-) -> None:
+def write_json(path: Path, book: Book, facts: Facts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = sorted(parts)
     data = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "processors": os.cpu_count(),
-        "parts": parts,
-        "seconds": round(took_s, 1),
+        "parts": sorted(facts.parts),
+        "seconds": round(facts.took_s, 1),
+        "others": facts.others,
         "verdicts": [
             {k: v for k, v in verdict.items() if k != "line"}
-            for verdict in verdicts(book, set(parts))
+            for verdict in verdicts(book, facts.parts)
         ],
         "rounds": book.rounds,
         "failed": book.failed,
-        "left_out": left_out,
+        "left_out": facts.left_out,
     }
     path.write_text(json.dumps(data, indent=2) + "\n")

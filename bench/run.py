@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 
 import report
+from machine import Others
 from measure import Book, Sizes, call_later_alone, hello_cpu, instructions, pair, waiting
 from memory import descriptors, memory
 from patching import patching
@@ -39,12 +40,11 @@ class Run:
     """One run: what is wanted of it, what it found, what it left out."""
 
     def __init__(self, parts: set[str], rows: tuple[str, ...], sizes: Sizes, end_s: float) -> None:
-        self.parts = parts
         self.prefixes = rows
         self.sizes = sizes
         self.end_s = end_s
         self.book = Book()
-        self.left_out: list[str] = []
+        self.facts = report.Facts(parts)
         self.own_missing = False
         self._why: dict[str, str] = {}
 
@@ -63,7 +63,7 @@ class Run:
         return found
 
     def leave_out(self, text: str, own: bool = False) -> None:
-        self.left_out.append(text)
+        self.facts.left_out.append(text)
         self.own_missing |= own
         print(f"left out: {text}", flush=True)
 
@@ -119,8 +119,10 @@ class Run:
             "peers": lambda: self.instructions(own=False),
         }
         for part in PARTS:
-            if part in self.parts:
+            if part in self.facts.parts:
+                others = Others()
                 jobs[part]()
+                self.facts.others[part] = others.share()
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -141,9 +143,9 @@ def main() -> int:
     sizes = Sizes.quick() if options.quick else Sizes()
     run = Run(parts, names(options.rows), sizes, started + options.minutes * 60)
     run.all()
-    took_s = time.monotonic() - started
-    print(report.report(run.book, run.parts, run.left_out, took_s))
-    report.write_json(OUT, run.book, run.parts, run.left_out, took_s)
+    run.facts.took_s = time.monotonic() - started
+    print(report.report(run.book, run.facts))
+    report.write_json(OUT, run.book, run.facts)
     own = {row.name for row in ROWS if row.own} | {"call_later", "patching"}
     own |= {memory_row(carrier, MEMORY_COUNT).name for carrier in ("fibers", "threads")}
     return 1 if run.own_missing or own & set(run.book.failed) else 0

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from servers import PEERS, ROOT, Row
 
-START_TIMEOUT_S = 120  # valgrind takes its time
+START_TIMEOUT_S = 30
+CALLGRIND_START_TIMEOUT_S = 120
 DUMP_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 CALLGRIND = (
@@ -59,6 +60,7 @@ class Server:
 
     def __init__(self, row: Row, prefix: tuple[str, ...] = ()) -> None:
         self.row = row
+        self.start_timeout_s = CALLGRIND_START_TIMEOUT_S if prefix else START_TIMEOUT_S
         self.folder = Path(tempfile.mkdtemp(prefix="pelton-bench-"))
         self.port = free_port()
         for path in (ROOT / row.folder).iterdir():
@@ -87,7 +89,7 @@ class Server:
 
     def wait_ready(self) -> None:
         """Until it answers one request."""
-        end = time.monotonic() + START_TIMEOUT_S
+        end = time.monotonic() + self.start_timeout_s
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise BenchError(f"ended at start ({self.process.returncode}): {self.said()}")
@@ -99,7 +101,7 @@ class Server:
                 if sock.recv(12).endswith(b"200"):
                     return
             time.sleep(0.1)
-        raise BenchError(f"no answer after {START_TIMEOUT_S} s: {self.said()}")
+        raise BenchError(f"no answer after {self.start_timeout_s} s: {self.said()}")
 
     def pids(self) -> list[int]:
         """All processes of its session."""
@@ -127,9 +129,13 @@ class Server:
             with contextlib.suppress(OSError):
                 yield Path(f"/proc/{pid}/status").read_text()
 
-    def memory_kb(self) -> int:
-        """RSS and page tables of all its processes."""
-        return sum(status_kb(text, "VmRSS", "VmPTE") for text in self._statuses())
+    def memory_kb(self) -> tuple[int, int]:
+        """RSS, and page tables, of all its processes."""
+        texts = list(self._statuses())
+        return (
+            sum(status_kb(text, "VmRSS") for text in texts),
+            sum(status_kb(text, "VmPTE") for text in texts),
+        )
 
     def threads(self) -> int:
         return sum(status_kb(text, "Threads") for text in self._statuses())

@@ -48,7 +48,7 @@ def delayed_cpu(book: Book) -> float | None:
     """The delayed program's whole CPU less call_later's own, against the blocking one's."""
     blocking = book.figure("pelton, blocking", "whole_cpu_us")
     ratio_of_both = book.ratio("pelton, delayed", "pelton, blocking", "whole_cpu_us")
-    alone = book.figure("call_later", "call_later_us")
+    alone = book.figure("call_later, pelton.Loop", "call_later_us")
     if blocking is None or ratio_of_both is None or alone is None:
         return None
     return ratio_of_both - alone / blocking
