@@ -27,6 +27,7 @@ missing_packages() {
 print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
                 [ -n "$py" ] && "$py" -c 'import ensurepip, venv' 2>/dev/null \
                     || echo python3-venv ;;
+            zlib) [ -e /usr/include/zlib.h ] || echo zlib1g-dev ;;
             cmocka) [ -e /usr/include/cmocka.h ] || echo libcmocka-dev ;;
             ab) command -v ab >/dev/null || echo apache2-utils ;;
             clang) command -v clang-14 >/dev/null || command -v clang >/dev/null || echo clang-14
