@@ -281,11 +281,11 @@ static void test_idle_threads_leave(void **state)
     c.count = 60;
     server_make(&s, THREADS, &c);
     s.cores->idle_span_ns = 20 * MS;
-    struct request *all = requests_make(&s, 51, app_sleeper);
+    struct request *all = requests_make(&s, 51, app_joint_sleeper);
     all[50].app = app_after_a_while;
     assert_int_equal(server_run(&s, 51), 0);
     assert_true(server_stats(&s).carriers <= PN_CORE_IDLE_KEEP + 2);
-    assert_true(atomic_load(&s.py.made) > 40);
+    assert_true(atomic_load(&s.py.made) > 25);
     struct request *more = requests_make(&s, 50, app_sleeper);
     server_again(&s);
     assert_int_equal(server_run(&s, 50), 0);
