@@ -131,19 +131,23 @@ def _fields(block: bytes) -> list[tuple[str, str]]:
 
 
 def _chunked(data: bytes) -> tuple[bytes, list[tuple[str, str]], bytes]:
-    body = b""
+    pieces, at = [], 0
     while True:
-        size, end, data = data.partition(b"\r\n")
-        assert end, "chunked body is cut short"
-        length = int(size.split(b";")[0], 16)
+        end = data.find(b"\r\n", at)
+        assert end >= 0, "chunked body is cut short"
+        length = int(data[at:end].split(b";")[0], 16)
+        at = end + 2
         if length == 0:
             break
-        assert data[length : length + 2] == b"\r\n", "chunk doesn't end with CRLF"
-        body, data = body + data[:length], data[length + 2 :]
+        assert data[at + length : at + length + 2] == b"\r\n", "chunk doesn't end with CRLF"
+        pieces.append(data[at : at + length])
+        at += length + 2
+    data = data[at:]
+    body = b"".join(pieces)
     if data.startswith(b"\r\n"):
         return body, [], data[2:]
-    block, end, data = data.partition(b"\r\n\r\n")
-    assert end, "trailers are cut short"
+    block, over, data = data.partition(b"\r\n\r\n")
+    assert over, "trailers are cut short"
     return body, _fields(block), data
 
 
