@@ -7,6 +7,8 @@
 
 PN_STATIC_ASSERT(sizeof(mtx_t) == sizeof(pthread_mutex_t), "glibc: a mtx_t is a pthread_mutex_t");
 PN_STATIC_ASSERT(sizeof(cnd_t) == sizeof(pthread_cond_t), "glibc: a cnd_t is a pthread_cond_t");
+PN_STATIC_ASSERT(sizeof(once_flag) == sizeof(pthread_once_t),
+                 "glibc: a once_flag is a pthread_once_t");
 
 static int to_thrd(int error)
 {
@@ -73,6 +75,20 @@ int pn__call_cnd_signal(cnd_t *c)
 int pn__call_cnd_broadcast(cnd_t *c)
 {
     return to_thrd(pn__call_pthread_cond_broadcast(cond_of(c)));
+}
+
+void pn__call_call_once(once_flag *flag, void (*routine)(void))
+{
+    (void)pn__call_pthread_once((pthread_once_t *)(void *)flag, routine);
+}
+
+int pn__call_thrd_join(thrd_t thread, int *result)
+{
+    void *value = NULL;
+    int r = pn__call_pthread_join(thread, &value);
+    if (r == 0 && result)
+        *result = (int)(intptr_t)value;
+    return to_thrd(r);
 }
 
 /* As glibc has it: -1 for a signal, -2 for what is refused. */

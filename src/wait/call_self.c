@@ -109,10 +109,10 @@ int pn__call_pthread_setschedprio(pthread_t thread, int priority)
     return pthread_setschedprio(os_thread(thread), priority);
 }
 
-/* Nobody joins, detaches or cancels a core: the server does that. */
-int pn__call_pthread_join(pthread_t thread, void **result)
+/* Nobody detaches or cancels a core, nor joins one (call_thread.c): the server does that. */
+bool pn__is_fiber_ident(pthread_t thread)
 {
-    return fiber_of(thread) ? EDEADLK : pthread_join(thread, result);
+    return fiber_of(thread) != NULL;
 }
 
 int pn__call_pthread_detach(pthread_t thread)

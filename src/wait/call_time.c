@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nanosleep, clock_nanosleep, usleep and sleep (POSIX.1-2017) in a core.
+/* nanosleep, clock_nanosleep, usleep, sleep and sched_yield (POSIX.1-2017) in a core.
  *
  * A thread offers the loop and makes the very same call. A fiber parks until the deadline on the
  * monotonic clock; a sleep on another clock is turned into a span when it begins, so a step of the real
  * clock during a CLOCK_REALTIME sleep moves a fiber's wake-up where it would not move a thread's: the
- * span is looked at again at least once a second for absolute deadlines. */
+ * span is looked at again at least once a second for absolute deadlines. A sleep that is over at once lets the other
+ * fibers run, as it lets other threads: code spins with it until somebody else has got on. */
 #include <errno.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "base/bounds.h"
@@ -55,10 +57,13 @@ static int sleep_absolute(struct pn_core *core, clockid_t clock, const struct ti
 {
     const int64_t look_ns = (int64_t)PN_CORE_RECHECK_MS * PN_NS_PER_MS;
     int64_t until = span_ns(deadline);
-    for (;;) {
+    for (bool slept = false;; slept = true) {
         int64_t left = until - clock_now_ns(clock), ignored;
-        if (left <= 0)
+        if (left <= 0) {
+            if (!slept)
+                pn_core_yield(core);
             return 0;
+        }
         bool steps = clock != CLOCK_MONOTONIC && left > look_ns;
         int r = sleep_span(core, steps ? look_ns : left, &ignored);
         if (r != 0)
@@ -84,9 +89,13 @@ int pn__call_clock_nanosleep(clockid_t clock, int flags, const struct timespec *
 {
     struct pn_core *core = pn__wait_gate();
     /* What is wrong or doesn't wait is the libc call's own business. */
-    if (!core || !is_valid(request) || !is_wall_clock(clock) ||
-        (request->tv_sec == 0 && request->tv_nsec == 0))
+    if (!core || !is_valid(request) || !is_wall_clock(clock))
         return clock_nanosleep(clock, flags, request, rest);
+    if (request->tv_sec == 0 && request->tv_nsec == 0) {
+        if (pn__core_is_fiber(core))
+            pn_core_yield(core);
+        return clock_nanosleep(clock, flags, request, rest);
+    }
     int saved = errno;
     int64_t left = 0;
     int r;
@@ -133,4 +142,13 @@ unsigned pn__call_sleep(unsigned seconds)
     errno = saved;
     /* Rounded to the nearest second, as glibc does. */
     return (unsigned)rest.tv_sec + (rest.tv_nsec >= PN_NS_PER_SEC / 2);
+}
+
+/* Fibers only. The other threads get their turn as well. */
+int pn__call_sched_yield(void)
+{
+    struct pn_core *core = pn__wait_gate();
+    if (core)
+        pn_core_yield(core);
+    return sched_yield();
 }

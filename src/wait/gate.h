@@ -37,14 +37,16 @@ int pn__call_clock_nanosleep(clockid_t clock, int flags, const struct timespec *
                              struct timespec *rest);
 int pn__call_usleep(useconds_t us);
 unsigned pn__call_sleep(unsigned seconds);
-
 /* call_sem.c */
 int pn__call_sem_wait(sem_t *sem);
 int pn__call_sem_timedwait(sem_t *sem, const struct timespec *deadline);
 int pn__call_sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *deadline);
 int pn__call_sem_post(sem_t *sem);
 
+int pn__call_sched_yield(void);
+
 /* call_self.c: idents of fibers */
+bool pn__is_fiber_ident(pthread_t thread);
 void pn__self_after_fork_child(void);
 pthread_t pn__call_pthread_self(void);
 int pn__call_pthread_kill(pthread_t thread, int signo);
@@ -58,6 +60,5 @@ int pn__call_pthread_setaffinity_np(pthread_t thread, size_t size, const cpu_set
 int pn__call_pthread_getschedparam(pthread_t thread, int *policy, struct sched_param *param);
 int pn__call_pthread_setschedparam(pthread_t thread, int policy, const struct sched_param *param);
 int pn__call_pthread_setschedprio(pthread_t thread, int priority);
-int pn__call_pthread_join(pthread_t thread, void **result);
 int pn__call_pthread_detach(pthread_t thread);
 int pn__call_pthread_cancel(pthread_t thread);

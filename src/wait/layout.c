@@ -128,8 +128,20 @@ static void learn_sem(void)
     sem_destroy(&shared);
 }
 
+static void nothing(void)
+{
+}
+
+static void learn_once(void)
+{
+    pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, nothing);
+    pn__layout.once_done = once;
+}
+
 void pn__layout_learn(void)
 {
+    learn_once();
     learn_mutex();
     learn_rwlock();
     learn_cond();

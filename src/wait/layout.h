@@ -16,6 +16,7 @@ struct pn__layout {
     bool rwlock_writer;   /* __cur_writer is the holder's thread, and __pad2 is free */
     unsigned cond_shared; /* bits of __wrefs; 0: not found */
     unsigned cond_monotonic;
+    int once_done;     /* what a pthread_once_t is afterwards */
     int sem_shared_at; /* offset of the byte that tells; negative: not found */
     unsigned char sem_shared_value;
 };

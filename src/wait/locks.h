@@ -52,7 +52,17 @@ int pn__call_pthread_rwlock_clockwrlock(pthread_rwlock_t *l, clockid_t clock,
 int pn__call_pthread_rwlock_trywrlock(pthread_rwlock_t *l);
 int pn__call_pthread_rwlock_unlock(pthread_rwlock_t *l);
 
+/* call_thread.c */
+int pn__call_pthread_join(pthread_t thread, void **result);
+int pn__call_pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *deadline);
+int pn__call_pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock,
+                                  const struct timespec *deadline);
+int pn__call_pthread_barrier_wait(pthread_barrier_t *barrier);
+int pn__call_pthread_once(pthread_once_t *control, void (*routine)(void));
+
 /* call_c11.c */
+void pn__call_call_once(once_flag *flag, void (*routine)(void));
+int pn__call_thrd_join(thrd_t thread, int *result);
 int pn__call_mtx_lock(mtx_t *m);
 int pn__call_mtx_trylock(mtx_t *m);
 int pn__call_mtx_timedlock(mtx_t *restrict m, const struct timespec *restrict deadline);

@@ -6,6 +6,7 @@
 
 #include "wait/gate.h"
 #include "wait/locks.h"
+#include "wait/processes.h"
 
 enum {
     INTERPRETER = PN__IMAGE_INTERPRETER,
@@ -20,6 +21,7 @@ enum {
     }
 
 const struct pn__redirect pn__redirects[] = {
+    ROW(call_once, ALL, false),
     ROW(clock_nanosleep, ALL, false),
     ROW(cnd_broadcast, OTHER, true),
     ROW(cnd_signal, OTHER, true),
@@ -27,12 +29,20 @@ const struct pn__redirect pn__redirects[] = {
     ROW(cnd_wait, OTHER, false),
     /* Only the interpreter's: dlopen looks at its caller's RUNPATH, which would be ours. */
     ROW(dlopen, INTERPRETER, false),
+    ROW(fcntl, ALL, false),
+    ROW(fcntl64, ALL, false),
+    ROW(flock, ALL, false),
+    ROW(lockf, ALL, false),
+    ROW(lockf64, ALL, false),
     ROW(mtx_lock, OTHER, false),
     ROW(mtx_timedlock, OTHER, false),
     ROW(mtx_trylock, OTHER, true),
     ROW(mtx_unlock, OTHER, true),
     ROW(nanosleep, ALL, false),
+    ROW(pause, ALL, false),
+    ROW(pthread_barrier_wait, ALL, false),
     ROW(pthread_cancel, ALL, true),
+    ROW(pthread_clockjoin_np, ALL, false),
     ROW(pthread_cond_broadcast, OTHER, true),
     ROW(pthread_cond_clockwait, OTHER, false),
     ROW(pthread_cond_signal, OTHER, true),
@@ -44,13 +54,14 @@ const struct pn__redirect pn__redirects[] = {
     ROW(pthread_getcpuclockid, ALL, true),
     ROW(pthread_getname_np, ALL, true),
     ROW(pthread_getschedparam, ALL, true),
-    ROW(pthread_join, ALL, true),
+    ROW(pthread_join, ALL, false),
     ROW(pthread_kill, ALL, true),
     ROW(pthread_mutex_clocklock, OTHER, false),
     ROW(pthread_mutex_lock, OTHER, false),
     ROW(pthread_mutex_timedlock, OTHER, false),
     ROW(pthread_mutex_trylock, OTHER, true),
     ROW(pthread_mutex_unlock, OTHER, true),
+    ROW(pthread_once, ALL, false),
     ROW(pthread_rwlock_clockrdlock, ALL, false),
     ROW(pthread_rwlock_clockwrlock, ALL, false),
     ROW(pthread_rwlock_rdlock, ALL, false),
@@ -65,14 +76,27 @@ const struct pn__redirect pn__redirects[] = {
     ROW(pthread_setschedparam, ALL, true),
     ROW(pthread_setschedprio, ALL, true),
     ROW(pthread_sigqueue, ALL, true),
+    ROW(pthread_timedjoin_np, ALL, false),
+    ROW(sched_yield, ALL, true),
     ROW(sem_clockwait, ALL, false),
     ROW(sem_post, ALL, false),
     ROW(sem_timedwait, ALL, false),
     ROW(sem_wait, ALL, false),
+    ROW(sigsuspend, ALL, false),
+    ROW(sigtimedwait, ALL, false),
+    ROW(sigwait, ALL, false),
+    ROW(sigwaitinfo, ALL, false),
     ROW(sleep, ALL, false),
+    ROW(syscall, ALL, false),
     ROW(thrd_current, ALL, true),
+    ROW(thrd_join, ALL, false),
     ROW(thrd_sleep, ALL, false),
     ROW(usleep, ALL, false),
+    ROW(wait, ALL, false),
+    ROW(wait3, ALL, false),
+    ROW(wait4, ALL, false),
+    ROW(waitid, ALL, false),
+    ROW(waitpid, ALL, false),
 };
 
 const size_t pn__redirects_count = PN_ARRAY_LEN(pn__redirects);

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libc's locks as a library calls them: each field is filled by a relocation of that library. */
+/* libc's locks, and whatever else is waited for without a descriptor, as a library calls it: each field is filled by a relocation of that library. */
 #pragma once
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,5 +46,30 @@ struct lock_probe {
     CALL(cnd_broadcast);
     CALL(thrd_sleep);
     CALL(thrd_current);
+    CALL(pthread_join);
+    CALL(pthread_timedjoin_np);
+    CALL(pthread_clockjoin_np);
+    CALL(pthread_barrier_wait);
+    CALL(pthread_once);
+    CALL(pthread_self);
+    CALL(thrd_join);
+    CALL(call_once);
+    CALL(sched_yield);
+    CALL(clock_nanosleep);
+    CALL(wait);
+    CALL(wait3);
+    CALL(wait4);
+    CALL(waitpid);
+    CALL(waitid);
+    CALL(sigwait);
+    CALL(sigwaitinfo);
+    CALL(sigtimedwait);
+    CALL(sigsuspend);
+    CALL(pause);
+    CALL(flock);
+    CALL(fcntl);
+    CALL(lockf);
+    CALL(syscall);
+    CALL(sem_wait);
 };
 #undef CALL

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* wait, waitpid, waitid (POSIX.1-2017), wait3 and wait4 in a core.
+ *
+ * A fiber waits for a child's end by a pidfd; for any child, or for stops, it asks again every 1 to 20 ms. Who reaps a
+ * child is decided by the kernel in the call itself, as ever. A cut ends the wait with ETIMEDOUT: not
+ * EINTR, which Python would repeat, nor ECHILD, which says that the child is gone. */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bounds.h"
+#include "base/clock.h"
+#include "wait/processes.h"
+
+/* One question to the kernel: > 0 or an error: the answer; 0: not yet. */
+struct question {
+    int (*ask)(struct question *q, int more_options);
+    pid_t pid; /* > 0: the child that it is about */
+    int pidfd; /* >= 0: of that child */
+    int options;
+    /* wait4 */
+    int *status;
+    struct rusage *rusage;
+    /* waitid */
+    idtype_t idtype;
+    id_t id;
+    siginfo_t *info;
+};
+
+static int ask_wait4(struct question *q, int more_options)
+{
+    return wait4(q->pid, q->status, q->options | more_options, q->rusage);
+}
+
+/* waitid says 0 both ways: who it was tells them apart. */
+static int ask_waitid(struct question *q, int more_options)
+{
+    siginfo_t info = {0};
+    int r = waitid(q->idtype, q->id, &info, q->options | more_options);
+    if (r < 0)
+        return r;
+    if (info.si_pid == 0 && (more_options & WNOHANG))
+        return 0;
+    if (q->info)
+        *q->info = info;
+    return 1;
+}
+
+/* 0: ask again; PN_WAIT_CUT. */
+static int wait_a_little(struct pn_core *core, const struct question *q, int64_t *span_ns)
+{
+    int r;
+    if (q->pidfd >= 0) {
+        r = pn_core_wait_fd(core, q->pidfd, EPOLLIN, PN_NEVER_NS);
+    } else {
+        r = pn_core_sleep_until(core, pn_clock_mono_ns() + *span_ns);
+        *span_ns *= 2;
+        if (*span_ns > PN_CORE_REPOLL_MAX_MS * PN_NS_PER_MS)
+            *span_ns = PN_CORE_REPOLL_MAX_MS * PN_NS_PER_MS;
+    }
+    return r == PN_WAIT_CUT ? r : 0;
+}
+
+static int wait_fiber(struct pn_core *core, struct question *q)
+{
+    const int stops = WUNTRACED | WCONTINUED; /* waitid's WSTOPPED is WUNTRACED */
+    bool opened = q->pidfd < 0 && q->pid > 0 && !(q->options & stops);
+    int64_t span_ns = PN_NS_PER_MS;
+    int r;
+    if (opened)
+        q->pidfd = (int)syscall(SYS_pidfd_open, q->pid, 0);
+    do {
+        if (wait_a_little(core, q, &span_ns) == PN_WAIT_CUT) {
+            errno = ETIMEDOUT;
+            r = -1;
+            break;
+        }
+        r = q->ask(q, WNOHANG);
+    } while (r == 0);
+    if (opened && q->pidfd >= 0) {
+        int saved = errno;
+        close(q->pidfd);
+        errno = saved;
+    }
+    return r;
+}
+
+static int wait_thread(struct pn_core *core, struct question *q)
+{
+    if (!pn_core_block_begin(core, -1, 0))
+        return q->ask(q, WNOHANG);
+    int r = q->ask(q, 0);
+    int saved = errno;
+    pn_core_block_end(core);
+    errno = r < 0 && saved == EINTR && pn_core_is_cut(core) ? ETIMEDOUT : saved;
+    return r;
+}
+
+static int wait_any(struct question *q)
+{
+    struct pn_core *core = pn__wait_gate();
+    if (!core || (q->options & WNOHANG))
+        return q->ask(q, 0);
+    int saved = errno;
+    int r = q->ask(q, WNOHANG);
+    if (r != 0)
+        return r;
+    pn__wait_count();
+    r = pn__core_is_fiber(core) ? wait_fiber(core, q) : wait_thread(core, q);
+    if (r >= 0)
+        errno = saved;
+    return r;
+}
+
+pid_t pn__call_wait4(pid_t pid, int *status, int options, struct rusage *rusage)
+{
+    struct question q = {.ask = ask_wait4,
+                         .pid = pid,
+                         .pidfd = -1,
+                         .options = options,
+                         .status = status,
+                         .rusage = rusage};
+    return wait_any(&q);
+}
+
+pid_t pn__call_wait(int *status)
+{
+    return pn__call_wait4(-1, status, 0, NULL);
+}
+
+pid_t pn__call_wait3(int *status, int options, struct rusage *rusage)
+{
+    return pn__call_wait4(-1, status, options, rusage);
+}
+
+pid_t pn__call_waitpid(pid_t pid, int *status, int options)
+{
+    return pn__call_wait4(pid, status, options, NULL);
+}
+
+int pn__call_waitid(idtype_t idtype, id_t id, siginfo_t *info, int options)
+{
+    struct question q = {.ask = ask_waitid,
+                         .pid = idtype == P_PID ? (pid_t)id : 0,
+                         .pidfd = idtype == P_PIDFD ? (int)id : -1,
+                         .options = options,
+                         .idtype = idtype,
+                         .id = id,
+                         .info = info};
+    if (!pn__wait_gate() || (options & WNOHANG))
+        return waitid(idtype, id, info, options);
+    int r = wait_any(&q);
+    return r > 0 ? 0 : r;
+}
