@@ -135,7 +135,7 @@ void pn__conn_flush_run(struct pn_task *task)
     PN_ASSERT(!c->dead);
     if (pn__conn_send(c) == PN_IO_ERROR)
         c->state->closed(c, c->transport.error);
-    else if (pn__conn_writable_due(c))
+    else if (c->writable && pn__conn_writable_due(c))
         c->state->writable(c);
 }
 
@@ -143,6 +143,8 @@ void pn__conn_flush_run(struct pn_task *task)
 static void tell_later(struct pn_conn *c)
 {
     size_t len = pn_bytes_len(&c->out);
+    if (!c->writable) /* the edge tells: who tried again now would be told again at once */
+        return;
     if ((c->write_blocked && len <= PN_CONN_OUT_LOW_WATER) || (c->flush_waits && len == 0))
         pn_task_post_flush(c->net->loop, &c->flush);
 }

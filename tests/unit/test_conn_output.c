@@ -198,6 +198,33 @@ static void a_file_for_a_slow_peer(void **state)
     close(fd);
 }
 
+/* Telling the writer of a file that it may go on, while the socket is full, would keep the loop busy. */
+static void a_flush_behind_a_file_that_waits(void **state)
+{
+    (void)state;
+    int fd = make_file(5000);
+    off_t offset = 0;
+    sim_link_set_window(far_end, 4);
+    gather_text("0123456789");
+    assert_int_equal(pn_conn_send_file(c, fd, &offset, 5000), 0);
+    assert_int_equal(pn_conn_flush(c), PN_IO_WANT_WRITE);
+    turns(3);
+    assert_int_equal(w->writable, 0);
+    sim_link_set_window(far_end, 10); /* the queue leaves, and there is no room for more */
+    assert_int_equal(pn_conn_flush(c), PN_IO_WANT_WRITE);
+    turns(3);
+    assert_int_equal(w->writable, 1);
+    assert_int_equal(pn_conn_send_file(c, fd, &offset, 5000), 0);
+    assert_int_equal(pn_conn_flush(c), PN_IO_OK);
+    turns(3);
+    assert_int_equal(w->writable, 1);
+    sim_link_take(far_end, 10);
+    turns(2);
+    assert_int_equal(w->writable, 2);
+    assert_int_equal(pn_conn_send_file(c, fd, &offset, 5000), 10);
+    close(fd);
+}
+
 /* --- Wants the other way round --------------------------------------------------------------- */
 
 static void a_read_that_wants_to_write(void **state)
@@ -239,6 +266,7 @@ int main(void)
         TEST(a_blocked_writer_is_told_without_an_edge),
         TEST(files_by_sendfile),
         TEST(files_by_reading_and_writing),
+        TEST(a_flush_behind_a_file_that_waits),
         TEST(a_file_for_a_slow_peer),
         TEST(a_read_that_wants_to_write),
         TEST(a_write_that_wants_to_read),
