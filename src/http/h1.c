@@ -240,7 +240,7 @@ void pn_h1_close_all(struct pn_h1 *h1)
         pn_conn_pin(&hc->c);
         if (hc->hx && pn__h1_is_live(hc->hx))
             pn__h1_cancelled(hc->hx, PN_CANCEL_SHUTDOWN, "server stopped");
-        pn__h1_cut(hc);
+        pn__h1_end_now(hc, hc->hx && hc->hx->framing == PN__H1_FRAMING_CLOSE);
         pn_conn_unpin(&hc->c);
     }
 }

@@ -253,6 +253,15 @@ static ssize_t chunk_sent(struct pn__h1_exchange *hx, ssize_t taken)
 static ssize_t write_chunked(struct pn__h1_exchange *hx, const void *data, size_t n)
 {
     struct pn_conn *c = &hx->hc->c;
+    /* A chunk that an earlier write could not fill: what goes beyond it is a chunk of its own, for
+     * a short count promises a DRAINED. */
+    if (pn_unlikely(hx->out_left > 0 && n > (uint64_t)hx->out_left)) {
+        ssize_t rest = chunk_sent(hx, send_bytes(hx, data, (size_t)hx->out_left));
+        if (rest < 0 || hx->out_left > 0)
+            return rest;
+        ssize_t more = write_chunked(hx, (const char *)data + rest, n - (size_t)rest);
+        return more < 0 ? more : more + rest;
+    }
     /* Much is sent without a copy; what is in the queue leaves with it. */
     if (hx->out_left > 0 || pn_bytes_len(&c->out) + n > PN__H1_COPY_MAX) {
         ssize_t open = open_chunk(hx, n);
@@ -319,24 +328,9 @@ ssize_t pn__h1_write(struct pn_exchange *x, const void *data, size_t n)
     return taken < 0 ? taken : taken + (ssize_t)done;
 }
 
-/* As write_framed; the file's offset moves with what is taken. */
-static ssize_t send_file_framed(struct pn__h1_exchange *hx, int fd, off_t *offset, size_t n)
+static ssize_t send_file_bytes(struct pn__h1_exchange *hx, int fd, off_t *offset, size_t n)
 {
-    struct pn_conn *c = &hx->hc->c;
-    bool chunked = hx->framing == PN__H1_FRAMING_CHUNKED;
-    if (hx->framing == PN__H1_FRAMING_BODILESS) {
-        *offset += (off_t)n;
-        return (ssize_t)n;
-    }
-    if (hx->framing == PN__H1_FRAMING_LENGTH && (uint64_t)n > (uint64_t)hx->out_left)
-        return -EMSGSIZE;
-    if (chunked) {
-        ssize_t open = open_chunk(hx, n);
-        if (open <= 0)
-            return open;
-        n = (size_t)open;
-    }
-    ssize_t taken = pn_conn_send_file(c, fd, offset, n);
+    ssize_t taken = pn_conn_send_file(&hx->hc->c, fd, offset, n);
     if (taken == -EPIPE)
         return broken(hx);
     if (taken < 0)
@@ -344,9 +338,36 @@ static ssize_t send_file_framed(struct pn__h1_exchange *hx, int fd, off_t *offse
     hx->x.sent_body_size += (size_t)taken;
     if ((size_t)taken < n)
         blocked(hx);
-    if (chunked)
-        return chunk_sent(hx, taken);
-    hx->out_left -= taken;
+    return taken;
+}
+
+/* As write_chunked. */
+static ssize_t send_file_chunked(struct pn__h1_exchange *hx, int fd, off_t *offset, size_t n)
+{
+    ssize_t open = open_chunk(hx, n);
+    if (open <= 0)
+        return open;
+    ssize_t taken = chunk_sent(hx, send_file_bytes(hx, fd, offset, (size_t)open));
+    if (taken < open || (size_t)taken == n)
+        return taken;
+    ssize_t more = send_file_chunked(hx, fd, offset, n - (size_t)taken);
+    return more == -EPIPE ? more : (more > 0 ? more : 0) + taken;
+}
+
+/* As write_framed; the file's offset moves with what is taken. */
+static ssize_t send_file_framed(struct pn__h1_exchange *hx, int fd, off_t *offset, size_t n)
+{
+    if (hx->framing == PN__H1_FRAMING_BODILESS) {
+        *offset += (off_t)n;
+        return (ssize_t)n;
+    }
+    if (hx->framing == PN__H1_FRAMING_LENGTH && (uint64_t)n > (uint64_t)hx->out_left)
+        return -EMSGSIZE;
+    if (hx->framing == PN__H1_FRAMING_CHUNKED)
+        return send_file_chunked(hx, fd, offset, n);
+    ssize_t taken = send_file_bytes(hx, fd, offset, n);
+    if (taken > 0)
+        hx->out_left -= taken;
     return taken;
 }
 

@@ -69,6 +69,9 @@ void pn__h1_cancelled(struct pn__h1_exchange *hx, enum pn_cancel why, const char
     struct pn_exchange *x = &hx->x;
     if (!pn__h1_is_live(hx))
         return;
+    /* While a body is gathered, reads may have moved the input that the text lies in. */
+    if (!hx->text && !hx->hc->c.dead)
+        x->head_base = pn_conn_input(&hx->hc->c).p;
     x->state = PN_EXCHANGE_CANCELLED;
     x->cancel = why;
     hx->error = hx->error ? hx->error : reason;
@@ -91,7 +94,7 @@ void pn__h1_fail(struct pn__h1_exchange *hx, unsigned status, enum pn_cancel why
     pn_conn_pin(&hc->c);
     if (hx->framing <= PN__H1_FRAMING_HELD && !hc->c.dead) {
         hx->x.status = (uint16_t)status;
-        hx->head_sent = put_refusal(hc, status, hx->x.is_head);
+        hx->head_sent += put_refusal(hc, status, hx->x.is_head);
         hc->h1->stats.bad_requests++;
         hc->closing = true;
         hc->linger = true;
@@ -121,17 +124,31 @@ void pn__h1_gone(struct pn__h1_conn *hc, const char *reason)
     pn_conn_unpin(&hc->c);
 }
 
+void pn__h1_end_now(struct pn__h1_conn *hc, bool reset)
+{
+    struct pn_conn *c = &hc->c;
+    if (hc->hx)
+        pn__h1_leave_text(hc->hx);
+    if (!c->dead && pn_bytes_len(&c->out) > 0)
+        (void)pn_conn_flush(c);
+    pn_conn_close(c, reset);
+    pn__h1_drop(hc);
+}
+
 void pn__h1_cut(struct pn__h1_conn *hc)
 {
     struct pn__h1_exchange *hx = hc->hx;
-    bool reset = hx && hx->framing == PN__H1_FRAMING_CLOSE;
-    if (hx)
-        pn__h1_leave_text(hx);
-    if (!hc->c.dead && pn_bytes_len(&hc->c.out) > 0)
-        (void)pn_conn_flush(&hc->c);
     /* Where the end of the connection would be the body's end, only a reset tells that it is not. */
-    pn_conn_close(&hc->c, reset);
+    if (hx && hx->framing == PN__H1_FRAMING_CLOSE) {
+        pn__h1_end_now(hc, true);
+        return;
+    }
+    /* Whole answers to the requests before may be among what the peer has not taken yet. */
+    pn_conn_pin(&hc->c);
+    hc->linger = false;
+    pn__h1_close(hc);
     pn__h1_drop(hc);
+    pn_conn_unpin(&hc->c);
 }
 
 void pn__h1_on_closed(struct pn_conn *c, int error)

@@ -49,7 +49,7 @@ const struct pn_conn_state pn__h1_state_writing = {
     "writing",        on_serving_readable,     on_serving_writable,
     pn__h1_on_closed, pn__h1_on_write_timeout, PN_CONN_TIMER_WRITE,
 };
-/* The answer is whole and waits for the peer to take it. */
+/* The answer is whole and waits for the peer to take it; the next request's body may wait behind it. */
 const struct pn_conn_state pn__h1_state_flushing = {
     "flushing",       on_flushing_readable,    on_flushing_writable,
     pn__h1_on_closed, pn__h1_on_write_timeout, PN_CONN_TIMER_WRITE,
@@ -133,10 +133,12 @@ static void on_flushing_writable(struct pn_conn *c)
     struct pn__h1_conn *hc = pn__h1_conn_of(c);
     if (pn_bytes_len(&c->out) > 0)
         return;
-    if (hc->closing)
-        pn__h1_close(hc);
-    else
+    if (!hc->closing) {
         pn__h1_run(hc);
+        return;
+    }
+    hc->linger |= c->readable; /* bytes came while the output waited */
+    pn__h1_close(hc);
 }
 
 void pn__h1_serving_state(struct pn__h1_conn *hc)
@@ -239,6 +241,16 @@ static enum pn__h1_step end_connection(struct pn__h1_conn *hc, bool linger)
     return PN__H1_AGAIN;
 }
 
+/* True when there is input that nobody will work through. A client that meant to GO_ON may have sent its
+ * next request since the last read, however short that was. */
+static bool more_is_here(struct pn__h1_conn *hc, bool go_on)
+{
+    struct pn_conn *c = &hc->c;
+    if (pn_conn_input(c).n == 0 && go_on && !c->peer_closed)
+        (void)pn_conn_read(c, PN_NET_SCRATCH_SIZE); /* when this broke it, the flush says so */
+    return pn_conn_input(c).n > 0;
+}
+
 /* The exchange is over: on to the next request, or to the end. */
 static enum pn__h1_step put_away(struct pn__h1_exchange *hx)
 {
@@ -249,7 +261,7 @@ static enum pn__h1_step put_away(struct pn__h1_exchange *hx)
     if (hc->close_after) {
         bool unread = pn__h1_body_missing(hx) > 0 || c->readable;
         pn__h1_consume_request(hx);
-        return end_connection(hc, unread || pn_conn_input(c).n > 0);
+        return end_connection(hc, unread || more_is_here(hc, hx->keep_alive));
     }
     if (pn_bytes_len(&c->out) >= PN_HTTP_PIPELINE_OUT_MAX) {
         enum pn_io io = pn_conn_flush(c);
@@ -325,7 +337,8 @@ static void rest(struct pn__h1_conn *hc, bool served)
             watch_peer(hc);
             return;
         }
-        set_state(hc, &pn__h1_state_body);
+        /* Its body is read when the answer before was taken: until then the time is not the body's. */
+        set_state(hc, pn_bytes_len(&c->out) > 0 ? &pn__h1_state_flushing : &pn__h1_state_body);
     } else {
         const struct pn_conn_state *state = resting_state(hc);
         if (served || c->state != state)

@@ -218,7 +218,9 @@ PN_COLD void pn__h1_fail(struct pn__h1_exchange *hx, unsigned status, enum pn_ca
                          const char *reason);
 /* The transport is gone. */
 PN_COLD void pn__h1_gone(struct pn__h1_conn *hc, const char *reason);
-/* The answer cannot be completed: what is gathered leaves if the socket takes it, then the end. */
+/* The end at once: what is gathered leaves if the socket takes it. */
+PN_COLD void pn__h1_end_now(struct pn__h1_conn *hc, bool reset);
+/* The answer cannot be completed: what is gathered leaves, as fast as the peer takes it, then the end. */
 PN_COLD void pn__h1_cut(struct pn__h1_conn *hc);
 /* Marks a live exchange as cancelled, logs it and tells the handler. */
 PN_COLD void pn__h1_cancelled(struct pn__h1_exchange *hx, enum pn_cancel why, const char *reason);

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Slow peers and ends at bad moments: histories that the simulation has found. */
+#include "unit/h1_test.h"
+
+enum { BIG = 300000 };
+static char big[2 * BIG];
+
+static void finish(struct h1_fixture *f, struct sim_link *l)
+{
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_take(l, pn_bytes_len(&l->to_client));
+    h1_fixture_run(f);
+    assert_true(l->fd < 0);
+    sim_link_free(l);
+}
+
+static void start_chunks(struct h1_fixture *f, struct pn_exchange *x)
+{
+    h1_fixture_keep(f, x);
+    assert_int_equal(pn_exchange_head(x, 200, PN_STR_NONE, NULL, 0, -1, 0), 0);
+}
+
+static struct sim_link *connect_slow(struct h1_fixture *f, size_t window, const char *text)
+{
+    struct sim_link *l = h1_fixture_connect(f, "");
+    sim_link_set_window(l, window);
+    h1_fixture_send(f, l, text);
+    h1_fixture_run(f);
+    return l;
+}
+
+/* A write that took less opened a chunk; the next one has more to give than that chunk has room for. */
+static void test_write_past_an_open_chunk(void **state)
+{
+    struct h1_fixture *f = *state;
+    memset(big, 'x', sizeof big);
+    f->start = start_chunks;
+    struct sim_link *l = connect_slow(f, 1000, GET);
+    struct pn_exchange *x = f->kept;
+    ssize_t taken = pn_exchange_write(x, big, BIG);
+    assert_true(taken > 0 && taken < BIG);
+    sim_link_set_window(l, SIZE_MAX);
+    h1_fixture_run(f);
+    assert_int_equal(f->notified, PN_NOTIFY_DRAINED);
+    /* A short count would promise another DRAINED, and none would come. */
+    assert_int_equal(pn_exchange_write(x, big + taken, (size_t)(BIG - taken) + 100),
+                     BIG - taken + 100);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+    h1_fixture_drop(f);
+    const char *text = h1_fixture_answer(f, l);
+    assert_has(text, "\r\n493e0\r\nx");
+    assert_has(text, "x\r\n64\r\nx");
+    assert_has(text, "x\r\n0\r\n\r\n");
+    finish(f, l);
+}
+
+static void test_file_past_an_open_chunk(void **state)
+{
+    struct h1_fixture *f = *state;
+    FILE *file = tmpfile();
+    off_t offset = 0;
+    assert_int_equal(fwrite(big, 1, BIG, file), BIG);
+    assert_int_equal(fflush(file), 0);
+    f->start = start_chunks;
+    struct sim_link *l = connect_slow(f, 1000, GET);
+    struct pn_exchange *x = f->kept;
+    assert_true(pn_exchange_send_file(x, fileno(file), &offset, 5000) < 5000);
+    sim_link_set_window(l, SIZE_MAX);
+    h1_fixture_run(f);
+    assert_int_equal(f->notified, PN_NOTIFY_DRAINED);
+    size_t left = 6000 - (size_t)offset;
+    assert_int_equal(pn_exchange_send_file(x, fileno(file), &offset, left), left);
+    assert_int_equal(offset, 6000);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+    h1_fixture_drop(f);
+    const char *text = h1_fixture_answer(f, l);
+    assert_has(text, "\r\n1388\r\n");
+    assert_has(text, "\r\n3e8\r\n");
+    fclose(file);
+    finish(f, l);
+}
+
+static void start_big_then_cancel(struct h1_fixture *f, struct pn_exchange *x)
+{
+    if (f->starts == 1) {
+        assert_int_equal(pn_exchange_head(x, 200, PN_STR_NONE, NULL, 0, 50000, 0), 0);
+        assert_int_equal(pn_exchange_write(x, big, 50000), 50000);
+        assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+        return;
+    }
+    pn_exchange_cancel(x, PN_CANCEL_HANDLER);
+}
+
+/* A cut ends the answer at hand; the whole ones before it are still on their way. */
+static void test_cut_behind_a_whole_answer(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_big_then_cancel;
+    struct sim_link *l = connect_slow(f, 1000, GET GET);
+    assert_int_equal(f->starts, 2);
+    assert_true(l->fd >= 0);
+    sim_link_set_window(l, SIZE_MAX);
+    const char *text = h1_fixture_answer(f, l);
+    assert_has(text, "Content-Length: 50000\r\n");
+    assert_int_equal(strlen(strstr(text, "\r\n\r\n") + 4), 50000);
+    assert_true(l->fd < 0);
+    assert_false(l->reset);
+    sim_link_free(l);
+}
+
+/* The peer takes nothing of it: the write time-out ends that, as any other. */
+static void test_cut_that_nobody_takes(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_big_then_cancel;
+    struct sim_link *l = connect_slow(f, 1000, GET GET);
+    h1_fixture_advance(f, PN_HTTP_WRITE_TIMEOUT_MS + 1);
+    assert_true(l->fd < 0);
+    assert_true(l->reset);
+    sim_link_free(l);
+}
+
+static void start_hint_then_short(struct h1_fixture *f, struct pn_exchange *x)
+{
+    (void)f;
+    assert_int_equal(pn_exchange_info(x, 103, NULL, 0), 0);
+    assert_int_equal(pn_exchange_head(x, 200, PN_STR_NONE, NULL, 0, 10, 0), 0);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), -EMSGSIZE);
+}
+
+static void test_log_counts_hint_and_refusal(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_hint_then_short;
+    struct sim_link *l = h1_fixture_connect(f, GET);
+    const char *text = h1_fixture_answer(f, l);
+    assert_has(text, "HTTP/1.1 103 ");
+    assert_has(text, "HTTP/1.1 500 ");
+    assert_int_equal(f->seen[0].sent_size, strlen(text));
+    finish(f, l);
+}
+
+static char logged[64];
+
+static void log_target(void *ctx, const struct pn_access *a)
+{
+    (void)ctx;
+    struct pn_str target = a->x ? pn_exchange_text(a->x, a->x->target) : PN_STR("-");
+    snprintf(logged, sizeof logged, "%.*s", PN_STR_ARGS(target));
+}
+
+/* The input moves while a body is read, and the text of a request that is not started yet with it. */
+static void test_log_of_a_body_that_never_came(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->config.on_access = log_target;
+    h1_reopen(f);
+    struct sim_link *l = h1_fixture_connect(
+        f, "POST /in-the-scratch HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    /* Another connection's bytes are where the text was. */
+    struct sim_link *other =
+        h1_fixture_connect(f, "GET /0123456789012345678901234567890123456789 ");
+    h1_fixture_advance(f, PN_HTTP_BODY_TIMEOUT_MS + 1);
+    assert_string_equal(logged, "/in-the-scratch");
+    assert_has(h1_fixture_answer(f, l), "HTTP/1.1 408 ");
+    finish(f, other);
+    finish(f, l);
+}
+
+/* The server ends a connection that its client meant to keep: the next request is there already, though the last read
+ * was short. A close over it would be a reset. */
+static void test_request_behind_the_last_one(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->config.keepalive_requests_max = 1;
+    h1_reopen(f);
+    struct sim_link *l = h1_fixture_connect(f, "");
+    l->read_max = strlen(GET);
+    h1_fixture_send(f, l, GET GET);
+    assert_has(h1_fixture_answer(f, l), "Connection: close\r\n");
+    assert_int_equal(f->starts, 1);
+    assert_true(l->fin);
+    assert_true(l->fd >= 0);
+    finish(f, l);
+}
+
+/* The same while the answer waits for a slow peer. */
+static void test_request_behind_the_last_slow_one(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->config.keepalive_requests_max = 1;
+    h1_reopen(f);
+    struct sim_link *l = connect_slow(f, 10, GET);
+    h1_fixture_send(f, l, GET);
+    sim_link_set_window(l, SIZE_MAX);
+    assert_has(h1_fixture_answer(f, l), "Connection: close\r\n");
+    assert_true(l->fin);
+    assert_true(l->fd >= 0);
+    finish(f, l);
+}
+
+static void start_big_then_echo(struct h1_fixture *f, struct pn_exchange *x)
+{
+    if (f->starts == 1)
+        start_big_then_cancel(f, x);
+    else
+        h1_fixture_echo(f, x);
+}
+
+/* The next request's body is not read before the answer is taken, and it is not late for that. */
+static void test_body_behind_a_slow_answer(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_big_then_echo;
+    struct sim_link *l =
+        connect_slow(f, 1000, GET "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    h1_fixture_send(f, l, "67890");
+    for (int i = 0; i < 4; i++) {
+        h1_fixture_advance(f, PN_HTTP_WRITE_TIMEOUT_MS - 1);
+        sim_link_take(l, 1000);
+        h1_fixture_run(f);
+    }
+    assert_int_equal(f->starts, 1);
+    sim_link_set_window(l, SIZE_MAX);
+    assert_has(h1_fixture_answer(f, l), "\r\n\r\n1234567890");
+    finish(f, l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        h1_test(test_write_past_an_open_chunk),    h1_test(test_file_past_an_open_chunk),
+        h1_test(test_cut_behind_a_whole_answer),   h1_test(test_cut_that_nobody_takes),
+        h1_test(test_log_counts_hint_and_refusal), h1_test(test_log_of_a_body_that_never_came),
+        h1_test(test_request_behind_the_last_one), h1_test(test_request_behind_the_last_slow_one),
+        h1_test(test_body_behind_a_slow_answer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
