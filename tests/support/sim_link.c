@@ -60,6 +60,7 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
         left -= n;
     }
     l->reads++;
+    l->moved_at_ns = sim_now_ns(l->sim);
     if (pn_bytes_len(&l->to_server) > 0)
         sim_fd_raise(l->sim, l->fd, EPOLLIN); /* as if the rest came just now */
     else if (!l->eof)
@@ -95,6 +96,7 @@ static enum pn_io link_writev(struct pn_transport *t, const struct iovec *iov, i
         room -= n;
     }
     l->writes++;
+    l->moved_at_ns = sim_now_ns(l->sim);
     *done = moved;
     return PN_IO_OK;
 }
@@ -119,6 +121,7 @@ static enum pn_io link_sendfile(struct pn_transport *t, int file_fd, off_t *offs
     *offset += r;
     *done = (size_t)r;
     l->writes++;
+    l->moved_at_ns = sim_now_ns(l->sim);
     return PN_IO_OK;
 }
 
@@ -128,18 +131,27 @@ static size_t link_pending(struct pn_transport *t)
     return 0;
 }
 
+static void end_direction(struct sim_link *l)
+{
+    if (!l->fin)
+        l->fin_at_ns = sim_now_ns(l->sim);
+    l->fin = true;
+}
+
 static enum pn_io link_shutdown(struct pn_transport *t)
 {
     struct sim_link *l = t->state;
-    l->fin = true;
+    end_direction(l);
     return l->broken ? fail(t, ENOTCONN) : PN_IO_OK;
 }
 
 static void link_close(struct pn_transport *t, bool reset)
 {
     struct sim_link *l = t->state;
-    l->fin = true;
+    end_direction(l);
     l->reset = reset;
+    l->unread = pn_bytes_len(&l->to_server);
+    l->closed_at_ns = sim_now_ns(l->sim);
     sim_fd_close(l->sim, l->fd);
     l->fd = -1;
     t->fd = -1;

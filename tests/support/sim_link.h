@@ -20,9 +20,13 @@ struct sim_link {
     bool broken;               /* reset by the client */
     bool fin;                  /* the server has shut its direction down, or closed */
     bool reset;                /* the server closed by RST */
-    unsigned writes;           /* that moved bytes */
-    unsigned reads;            /* that moved bytes, or found the end */
-    unsigned read_blocks;      /* that found nothing */
+    size_t unread;             /* bytes that the server had not read when it closed */
+    int64_t moved_at_ns;       /* when the server last read or wrote bytes */
+    int64_t fin_at_ns;         /* when FIN was set */
+    int64_t closed_at_ns;
+    unsigned writes;      /* that moved bytes */
+    unsigned reads;       /* that moved bytes, or found the end */
+    unsigned read_blocks; /* that found nothing */
 };
 
 /* Opens an fd of SIM, writable from the start. */
