@@ -141,6 +141,11 @@ static void learn_once(void)
 
 void pn__layout_learn(void)
 {
+    /* Other threads may still be in a call of the time before: what they read must stand still. */
+    static bool learnt;
+    if (learnt)
+        return;
+    learnt = true;
     learn_once();
     learn_mutex();
     learn_rwlock();

@@ -3,6 +3,7 @@
 #include "wait/queue.h"
 
 #include <errno.h>
+#include <sched.h>
 
 #include "base/bounds.h"
 #include "base/clock.h"
@@ -20,6 +21,8 @@ static struct bucket {
     struct pn_list waiters;
 } buckets[BUCKETS];
 _Atomic unsigned pn__queue_count;
+static _Atomic unsigned
+    wakers; /* threads that are between taking a waiter off and telling its core */
 
 static struct bucket *bucket_of(const void *key)
 {
@@ -94,12 +97,21 @@ unsigned pn__queue_wake(const void *key, unsigned count, uint32_t bits)
     int saved = errno;
     struct pn__waiter taken;
     unsigned woken = 0;
+    atomic_fetch_add(&wakers, 1);
     while (woken < count && take_one(bucket_of(key), key, bits, &taken)) {
         pn_core_unpark(taken.core, taken.number);
         woken++;
     }
+    atomic_fetch_sub(&wakers, 1);
     errno = saved;
     return woken;
+}
+
+void pn__queue_settle(void)
+{
+    /* Microseconds: a wake never waits. */
+    while (atomic_load(&wakers) > 0)
+        sched_yield();
 }
 
 int64_t pn__until_ns(struct pn__until until)
@@ -164,4 +176,5 @@ void pn__queue_after_fork_child(void)
         buckets[i].made = false;
     }
     atomic_store(&pn__queue_count, 0);
+    atomic_store(&wakers, 0);
 }

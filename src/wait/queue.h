@@ -35,6 +35,10 @@ bool pn__queue_leave(struct pn__waiter *w);
  * Returns how many. Any thread. */
 unsigned pn__queue_wake(const void *key, unsigned count, uint32_t bits);
 
+/* Returns when no thread is inside of a wake any more: cores that were told may have ended meanwhile, and
+ * nobody may touch them, or their loop, once they are freed. Nobody waits in the queue by then. */
+void pn__queue_settle(void);
+
 extern _Atomic unsigned pn__queue_count;
 
 /* The whole cost of a waking call while no fiber waits: one load. Keeps errno. */

@@ -328,6 +328,7 @@ void pn_wait_uninstall(void)
     patcher.counts = (struct pn__load_counts){0, 0};
     patcher.stats = (struct pn_wait_stats){0};
     pthread_mutex_unlock(&patcher.lock);
+    pn__queue_settle();
 }
 
 void pn_wait_after_fork_child(void)

@@ -151,22 +151,107 @@ static void scenario(struct h1_fixture *f)
     sim_link_free(l);
 }
 
-/* Whatever allocation fails, the connection ends in order and nothing leaks or hangs. */
-static void test_every_allocation_fails(void **state)
+/* Asks for the body, so that a 100 is due; then all that an answer can have, larger than its buffers. */
+static bool answer_at_length(struct pn_exchange *x)
 {
-    struct h1_fixture *f = *state;
+    static char text[40000];
+    struct pn_str view;
+    memset(text, 'v', sizeof text);
+    const struct pn_field fields[] = {{PN_STR("X-Long"), {text, 3000}}};
+    (void)pn_exchange_body_peek(x, &view);
+    if (pn_exchange_info(x, 103, fields, 1) < 0 ||
+        pn_exchange_head(x, 200, PN_STR_NONE, fields, 1, -1, 0) < 0)
+        return false;
+    for (int i = 0; i < 3; i++) {
+        size_t done = 0;
+        while (done < sizeof text) {
+            ssize_t n = pn_exchange_write(x, text + done, sizeof text - done);
+            if (n <= 0)
+                return false;
+            done += (size_t)n;
+        }
+    }
+    return pn_exchange_end(x, fields, 1) == 0;
+}
+
+static void start_at_length(struct h1_fixture *f, struct pn_exchange *x)
+{
+    (void)f;
+    if (!answer_at_length(x))
+        pn_exchange_cancel(x, PN_CANCEL_HANDLER);
+}
+
+static void take_all(struct h1_fixture *f, struct sim_link *l)
+{
+    for (int i = 0; i < 100 && pn_bytes_len(&l->to_client) > 0; i++) {
+        sim_link_take(l, pn_bytes_len(&l->to_client));
+        h1_fixture_run(f);
+    }
+}
+
+/* Many headers, a 100, early hints, a long head, chunks to a slow reader, trailers; and refusals. */
+static void scenario_at_length(struct h1_fixture *f)
+{
+    char text[4096];
+    int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a\r\n");
+    for (int i = 0; i < 60; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "X-%d: %d\r\n", i, i);
+    strcpy(text + n, "\r\n");
+    f->start = start_at_length;
+    struct sim_link *l = h1_fixture_connect(f, text);
+    sim_link_set_window(l, 5000);
+    h1_fixture_run(f);
+    take_all(f, l);
+    h1_fixture_send(f, l,
+                    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+                    "Expect: 100-continue\r\n\r\n");
+    take_all(f, l);
+    sim_link_shutdown(l);
+    take_all(f, l);
+    struct sim_link *bad = h1_fixture_connect(f, "GET / HTTP/1.1\r\n\r\n" GET);
+    sim_link_shutdown(bad);
+    h1_fixture_run(f);
+    h1_fixture_advance(f, 100000);
+    assert_int_equal(l->fd, -1);
+    assert_int_equal(bad->fd, -1);
+    sim_link_free(bad);
+    sim_link_free(l);
+}
+
+/* Whatever allocation fails, the connection ends in order and nothing leaks or hangs. */
+static void fail_each_allocation(struct h1_fixture *f, void (*play)(struct h1_fixture *f))
+{
     pn_mem_fail_at(ULONG_MAX, false);
-    scenario(f);
+    play(f);
     unsigned long count = pn_mem_fail_at(0, false);
     for (unsigned long n = 1; n <= count + 2; n++) {
         for (int forever = 0; forever < 2; forever++) {
             pn_mem_fail_at(0, false);
             h1_reopen(f);
             pn_mem_fail_at(n, forever);
-            scenario(f);
+            play(f);
         }
     }
     pn_mem_fail_at(0, false);
+}
+
+static void test_every_allocation_fails(void **state)
+{
+    fail_each_allocation(*state, scenario);
+}
+
+static void test_every_allocation_fails_at_length(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_at_length;
+    struct sim_link *l = h1_fixture_connect(f, GET);
+    const char *out = h1_fixture_answer(f, l);
+    assert_has(out, "HTTP/1.1 103 ");
+    assert_has(out, "v\r\n0\r\nX-Long: v");
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+    fail_each_allocation(f, scenario_at_length);
 }
 
 static void test_many_headers(void **state)
@@ -191,6 +276,7 @@ int main(void)
         h1_test(test_upgrade),
         h1_test(test_upgrade_unasked),
         h1_test(test_every_allocation_fails),
+        h1_test(test_every_allocation_fails_at_length),
         h1_test(test_many_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
