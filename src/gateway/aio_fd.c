@@ -69,11 +69,26 @@ static struct pn__aio_fd *entry_of(const struct pn__aio *aio, int fd)
     return fd >= 0 && (size_t)fd < aio->fd_count ? aio->fds[fd] : NULL;
 }
 
+/* int(FD.fileno()), as selectors has it: fileno() may give what is only like an int. */
+PN_COLD static int number_of_rare(PyObject *fd)
+{
+    PyObject *fileno = PyObject_CallMethod(fd, "fileno", NULL);
+    PyObject *number = fileno ? PyNumber_Long(fileno) : NULL;
+    int n = number ? PyObject_AsFileDescriptor(number) : -1;
+    Py_XDECREF(number);
+    Py_XDECREF(fileno);
+    return n;
+}
+
 /* -1 with ValueError, as selectors has it. */
 static int number_of(PyObject *fd)
 {
     int n = PyObject_AsFileDescriptor(fd);
-    if (n < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    if (pn_likely(n >= 0) || !PyErr_ExceptionMatches(PyExc_TypeError))
+        return n;
+    PyErr_Clear();
+    n = number_of_rare(fd);
+    if (n < 0 && !PyErr_ExceptionMatches(PyExc_ValueError)) {
         PyErr_Clear();
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", fd);
     }
