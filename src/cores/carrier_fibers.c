@@ -109,7 +109,11 @@ static void switch_to(struct pn_core *from, struct pn_core *to)
 {
     struct pn_cores *cores = from->cores;
     announce(to);
+    if (cores->regions.count)
+        pn__fiber_memory_save(&cores->regions, &from->memory);
     pn__fiber_switch(&from->fiber, &to->fiber);
+    if (cores->regions.count)
+        pn__fiber_memory_restore(&cores->regions, &from->memory);
     if (pn_unlikely(cores->ended)) {
         struct pn_core *ended = cores->ended;
         cores->ended = NULL;
@@ -123,6 +127,8 @@ PN_NORETURN static void leave(struct pn_core *core)
     struct pn_core *to = core->return_to;
     core->cores->ended = core;
     announce(to);
+    /* For the next fiber on this struct. */
+    pn__fiber_memory_save(&core->cores->regions, &core->memory);
     pn__fiber_leave(&core->fiber, &to->fiber);
 }
 
@@ -280,6 +286,7 @@ static void fiber_main(void *arg)
     struct pn_cores *cores = core->cores;
     const struct pn_core_host *host = cores->host;
     pn__fiber_begun(&core->fiber);
+    pn__fiber_memory_restore(&cores->regions, &core->memory);
     int rc = host->state_new ? host->state_new(host->ctx, core, &core->state) : 0;
     if (rc < 0) {
         cores->stillborn = true;

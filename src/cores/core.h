@@ -145,6 +145,13 @@ void pn_core_attach(struct pn_core *core);
 uintptr_t pn_core_ident(const struct pn_core *core);
 /* The fiber that has this ident, or NULL (an OS thread's, or nobody's). Any thread. */
 struct pn_core *pn_cores_by_ident(struct pn_cores *cores, uintptr_t ident);
+/* Thread-local memory of this OS thread that every fiber is to have as its own from now on; one that has not
+ * run since finds the INITIAL bytes there, and zeros behind them. Called on a core, or by home before the
+ * run; SIZE bytes at ADDRESS stay, and so does INITIAL. 0 (in the other carriers too), or -ENOSPC. */
+int pn_cores_own_memory(struct pn_cores *cores, void *address, size_t size, const void *initial,
+                        size_t initial_size);
+/* One pointer of src/wait's for each core, NULL at first; from malloc, and freed with the core. */
+void **pn_core_values(struct pn_core *core);
 /* A fiber's stack, lowest address first (false for the others): for pthread_getattr_np. */
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size);
 /* True when this core runs server code and may touch the loop: as the runner, or on loan. False inside the application

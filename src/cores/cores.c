@@ -220,6 +220,7 @@ static void free_all(struct pn_cores *cores)
     unsigned n = atomic_load(&cores->all_count);
     for (unsigned i = 0; i < n; i++) {
         cores->all[i]->magic = 0;
+        free(cores->all[i]->values);
         free(cores->all[i]);
     }
     free(cores->all);

@@ -18,6 +18,7 @@
 #include "cores/baton.h"
 #include "cores/core.h"
 #include "cores/fiber.h"
+#include "cores/fiber_memory.h"
 #include "cores/slots.h"
 #include "cores/stack.h"
 
@@ -85,6 +86,8 @@ struct pn_core {
 
     /* fibers, all [owner] */
     struct pn__fiber fiber;
+    struct pn__fiber_memory memory; /* thread-local memory of its own, while it doesn't run */
+    void *values;                   /* src/wait's, see pn_core_values */
     struct pn__stack stack;
     struct pn_core *return_to; /* whom to switch to when it ends */
     bool parked;               /* waits for resume: further reasons are dropped */
@@ -183,6 +186,7 @@ struct pn_cores {
 
     /* fibers, all [owner] */
     struct pn__stack_pool stacks;
+    struct pn__fiber_regions regions;
     struct pn_list resumed;
     unsigned resumed_run; /* since the last step of the loop */
     unsigned parked_count;

@@ -45,6 +45,11 @@ int pn__call_sem_post(sem_t *sem);
 
 int pn__call_sched_yield(void);
 
+/* call_key.c: thread-specific values of fibers */
+int pn__call_pthread_key_create(pthread_key_t *key, void (*destructor)(void *));
+void *pn__call_pthread_getspecific(pthread_key_t key);
+int pn__call_pthread_setspecific(pthread_key_t key, const void *value);
+
 /* call_self.c: idents of fibers */
 bool pn__is_fiber_ident(pthread_t thread);
 void pn__self_after_fork_child(void);

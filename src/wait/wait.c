@@ -20,6 +20,7 @@
 #include "wait/gate.h"
 #include "wait/images.h"
 #include "wait/layout.h"
+#include "wait/own_memory.h"
 #include "wait/queue.h"
 #include "wait/table.h"
 
@@ -271,6 +272,14 @@ static void copy_leave_alone(const struct pn_wait_config *config)
     patcher.config.leave_alone = copy;
 }
 
+/* A load in a thread that is no core is noticed at the end of the turn. */
+static void scan_own_memory(void)
+{
+    struct pn_cores *cores = pn__wait_cores();
+    if (cores && pn_core_self())
+        pn__own_memory_scan(cores, patcher.config.log);
+}
+
 int pn_wait_install(const struct pn_wait_config *config)
 {
     pthread_mutex_lock(&patcher.lock);
@@ -289,6 +298,7 @@ int pn_wait_install(const struct pn_wait_config *config)
     atomic_store(&pn__wait_on, true);
     scan_locked();
     pthread_mutex_unlock(&patcher.lock);
+    scan_own_memory();
     return patcher.libc_end ? 0 : -ENOEXEC;
 }
 
@@ -299,6 +309,7 @@ int pn_wait_scan(void)
     pthread_mutex_lock(&patcher.lock);
     int changed = scan_locked();
     pthread_mutex_unlock(&patcher.lock);
+    scan_own_memory();
     return changed;
 }
 
@@ -306,6 +317,7 @@ void pn_wait_uninstall(void)
 {
     pthread_mutex_lock(&patcher.lock);
     atomic_store(&pn__wait_on, false);
+    pn__own_memory_reset();
     patcher.config.cores = NULL;
     patcher.counts = (struct pn__load_counts){0, 0};
     scan_locked(); /* patches of unloaded images are dropped, new ones cost nothing */
