@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "cores/cores_impl.h"
+#include "cores/overflow.h"
 
 /* Stacks kept of fibers that have left. */
 enum { STACKS_KEPT = 64, TRIM_MAX = 64 };
@@ -318,6 +319,8 @@ static int start(struct pn_cores *cores)
         pn__stack_pool_fini(&cores->stacks);
     else
         pn__stack_put(&cores->stacks, &probe); /* the first fiber's */
+    if (rc == 0)
+        pn__overflow_watch();
     return rc;
 }
 
@@ -368,6 +371,7 @@ static void end(struct pn_cores *cores)
     /* Switches have moved the baton; the caller left it POLLING. */
     pn__baton_move(&cores->baton, home->number, PN__BATON_POLLING);
     pn_timer_cancel(cores->loop, &cores->trim_timer);
+    pn__overflow_unwatch();
     pn__stack_pool_fini(&cores->stacks);
 }
 

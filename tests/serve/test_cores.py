@@ -8,11 +8,14 @@ its thread, however many of them wait at the same time.
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from harness import SLOW, Response, Server, wait_until
@@ -96,17 +99,22 @@ def callback(query):
 """
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def build(folder: Path, name: str, source: str) -> bytes:
     """A C library, built here."""
-    folder = tmp_path_factory.mktemp("driver")
-    (folder / "driver.c").write_text(LIBRARY)
+    (folder / f"{name}.c").write_text(source)
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "a C compiler is needed, as for Pelton itself"
     subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", "driver.so", "driver.c"], cwd=folder, check=True
+        [compiler, "-O0", "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c"],
+        cwd=folder,
+        check=True,
     )
-    return (folder / "driver.so").read_bytes()
+    return (folder / f"{name}.so").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return build(tmp_path_factory.mktemp("driver"), "driver", LIBRARY)
 
 
 def test_a_driver_that_waits_and_then_calls_back(
@@ -290,6 +298,47 @@ def test_recursion_to_the_limit(serve: Serve, carrier: tuple[str, ...], carrier_
         for answer in together(server, ["/recurse"] * MANY[carrier_name], timeout_s=60):
             assert answer.pop("still") == 5050
             assert set(answer.values()) == {"RecursionError"}, answer
+
+
+DEEP = """
+int down(volatile int n)
+{
+    volatile char pad[512];
+    pad[0] = (char)n;
+    return down(n + 1) + pad[0];
+}
+"""
+
+OVERFLOW = """
+import ctypes, faulthandler
+
+library = ctypes.CDLL("./deep.so")
+
+def dive(query):
+    if query == "enable":
+        faulthandler.enable()
+    time.sleep(0.01)
+    library.down(0)
+"""
+
+
+@pytest.mark.parametrize("handler", ["none", "before", "later"])
+def test_an_overflow_names_its_core(serve: Serve, handler: str, tmp_path: Path) -> None:
+    library = build(tmp_path, "deep", DEEP)
+    env = {"PYTHONFAULTHANDLER": "1" if handler == "before" else None}
+    server = serve("--async", "4", app=HEAD + OVERFLOW, files={"deep.so": library}, env=env)
+    server.check_fds = False
+    server.expected_status = -signal.SIGSEGV
+    server.expect_log(r"^pelton: error: core \d+ has overflowed its stack", required=False)
+    server.expect_log("^Fatal Python error: Segmentation fault", required=handler != "none")
+    with server.connect() as sock:
+        query = b"enable" if handler == "later" else b""
+        sock.sendall(b"GET /dive?" + query + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert server.wait() == -signal.SIGSEGV
+    if handler != "later":  # faulthandler is first then, and raises the signal again by itself
+        assert re.search(r"core \d+ has overflowed its stack of 8192 kB", server.log)
+    if handler != "none":
+        assert "in dive" in server.log
 
 
 # --- One that computes ------------------------------------------------------------------------
