@@ -51,7 +51,7 @@ static void state_end(void *ctx, void *state)
 
 static void attach(void *ctx, void *state)
 {
-    PyEval_RestoreThread(state_of(ctx, state)->ts);
+    pn_pycompat_attach(state_of(ctx, state)->ts);
 }
 
 static void detach(void *ctx, void *state)

@@ -77,6 +77,14 @@ void pn_pycompat_state_resumed(PyThreadState *ts)
 #endif
 }
 
+void pn_pycompat_attach(PyThreadState *ts)
+{
+    PyEval_RestoreThread(ts);
+#if PY_VERSION_HEX < 0x030c0000
+    pn__pycompat_set_tss(ts);
+#endif
+}
+
 void pn_pycompat_raise_in(PyThreadState *ts, PyObject *exc)
 {
     /* Returns how many states it found: none when the core has just ended, which is no error. */

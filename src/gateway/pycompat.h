@@ -84,6 +84,8 @@ void pn_pycompat_state_end(PyThreadState *ts);
 /* A fiber that goes on after a switch, detached: PyGILState and its kin answer with TS from here on.
  * 3.11 sets a thread-specific key; later ones follow the state last attached. */
 void pn_pycompat_state_resumed(PyThreadState *ts);
+/* PyEval_RestoreThread, after which PyGILState_Ensure finds TS: several states share fibers' thread. */
+void pn_pycompat_attach(PyThreadState *ts);
 
 /* Raises EXC (borrowed; NULL: takes back what was not raised yet) in the core of TS at its next
  * bytecode. Attached. */
