@@ -53,11 +53,13 @@ enum pn__image_kind pn__image_classify(const struct pn__image *image,
     return PN__IMAGE_OTHER;
 }
 
-struct dynamic {
+struct pn__dynamic {
     const ElfW(Sym) * symbols;
     const char *strings;
     const ElfW(Rela) * tables[2]; /* DT_RELA, DT_JMPREL */
     size_t sizes[2];
+    const ElfW(Half) * versions; /* by symbol; NULL: none */
+    const ElfW(Verneed) * needed;
 };
 
 /* glibc relocates the addresses in an image's dynamic section, but not in those it may not write
@@ -67,10 +69,10 @@ static const void *dynamic_address(const struct pn__image *image, ElfW(Addr) val
     return (const void *)(value < image->base ? image->base + value : value);
 }
 
-static bool dynamic_find(const struct pn__image *image, struct dynamic *d)
+static bool dynamic_find(const struct pn__image *image, struct pn__dynamic *d)
 {
     const ElfW(Dyn) *dyn = NULL;
-    *d = (struct dynamic){0};
+    *d = (struct pn__dynamic){0};
     for (ElfW(Half) i = 0; i < image->phdr_count; i++)
         if (image->phdr[i].p_type == PT_DYNAMIC)
             dyn = (const ElfW(Dyn) *)(image->base + image->phdr[i].p_vaddr);
@@ -92,6 +94,12 @@ static bool dynamic_find(const struct pn__image *image, struct dynamic *d)
             break;
         case DT_JMPREL:
             d->tables[1] = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_VERSYM:
+            d->versions = dynamic_address(image, dyn->d_un.d_ptr);
+            break;
+        case DT_VERNEED:
+            d->needed = dynamic_address(image, dyn->d_un.d_ptr);
             break;
         case DT_PLTRELSZ:
             d->sizes[1] = dyn->d_un.d_val;
@@ -131,7 +139,7 @@ static bool is_import(ElfW(Xword) info, const ElfW(Sym) * symbol)
 int pn__image_imports(const struct pn__image *image,
                       void (*fn)(void *ctx, const struct pn__import *import), void *ctx)
 {
-    struct dynamic d;
+    struct pn__dynamic d;
     if (!dynamic_find(image, &d))
         return 0; /* a static image imports nothing */
     if (!d.symbols || !d.strings)
@@ -146,10 +154,45 @@ int pn__image_imports(const struct pn__image *image,
             uintptr_t slot = image->base + rela[i].r_offset;
             fn(ctx, &(struct pn__import){.name = d.strings + symbol->st_name,
                                          .slot = (uintptr_t *)slot,
-                                         .read_only = in_relro(image, slot)});
+                                         .read_only = in_relro(image, slot),
+                                         .dynamic = &d,
+                                         .symbol = ELF64_R_SYM(rela[i].r_info)});
         }
     }
     return 0;
+}
+
+static bool is_libc_file(const char *name)
+{
+    static const char *const files[] = {"libc.so", "libpthread.so", "librt.so", "libdl.so",
+                                        "ld-linux"};
+    for (size_t i = 0; i < PN_ARRAY_LEN(files); i++)
+        if (strncmp(name, files[i], strlen(files[i])) == 0)
+            return true;
+    return false;
+}
+
+static const void *after(const void *entry, size_t offset)
+{
+    return (const char *)entry + offset;
+}
+
+/* Linux Standard Base, symbol versioning: a list of files, each with a list of its versions. */
+bool pn__import_is_of_libc(const struct pn__import *import)
+{
+    const struct pn__dynamic *d = import->dynamic;
+    const ElfW(Verneed) *file = d->versions ? d->needed : NULL;
+    if (!file)
+        return false;
+    ElfW(Half) version = d->versions[import->symbol] & 0x7fff;
+    for (;; file = after(file, file->vn_next)) {
+        const ElfW(Vernaux) *aux = after(file, file->vn_aux);
+        for (ElfW(Half) i = 0; i < file->vn_cnt; i++, aux = after(aux, aux->vna_next))
+            if (aux->vna_other == version)
+                return is_libc_file(d->strings + file->vn_file);
+        if (file->vn_next == 0)
+            return false;
+    }
 }
 
 static int read_counts(struct dl_phdr_info *info, size_t size, void *ctx)

@@ -35,15 +35,21 @@ bool pn__image_contains(const struct pn__image *image, uintptr_t address);
 
 /* One import: the name, where the resolved address is kept, and whether that page is read-only
  * once the linker is done (RELRO). */
+struct pn__dynamic;
 struct pn__import {
     const char *name;
     uintptr_t *slot;
     bool read_only;
+    const struct pn__dynamic *dynamic; /* the image's, for the time of the call */
+    size_t symbol;
 };
 /* Calls FN for each JUMP_SLOT, GLOB_DAT and R_X86_64_64 relocation against an undefined function.
  * 0, or -ENOEXEC when the dynamic section lacks what the ABI asks for. */
 int pn__image_imports(const struct pn__image *image,
                       void (*fn)(void *ctx, const struct pn__import *import), void *ctx);
+
+/* True when the import asks for a version of its symbol that one of libc's libraries has. */
+bool pn__import_is_of_libc(const struct pn__import *import);
 
 /* The linker's counters of loads and unloads: equal twice means that nothing changed between. */
 struct pn__load_counts {

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "wait/gate.h"
 #include "wait/images.h"
+#include "wait/known.h"
 #include "wait/layout.h"
 #include "wait/own_memory.h"
 #include "wait/queue.h"
@@ -50,6 +51,7 @@ static struct {
     struct known_image *images;
     size_t image_count, image_capacity;
     struct pn__load_counts counts;
+    uint64_t known_said; /* bits by number */
     struct pn_wait_stats stats;
 } patcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -105,14 +107,16 @@ struct scan {
 
 /* A slot is ours to take when it resolves to libc, to what stands in libc's place in the global
  * scope (a sanitizer, a preloaded library), or is not resolved yet (lazy: it points into its own image). */
-static bool is_libc_call(const struct pn__image *image, const struct pn__redirect *row,
-                         uintptr_t value)
+static bool is_libc_call(const struct pn__image *image, const struct pn__import *import,
+                         const struct pn__redirect *row, uintptr_t value)
 {
     if (value - patcher.libc_start < patcher.libc_end - patcher.libc_start)
         return true;
     if (value == patcher.targets[row - pn__redirects])
         return true;
-    return pn__image_contains(image, value);
+    /* Another library may have a function of that name ("wait", "pause"): what is bound by and by says by its
+     * version whose it wants. */
+    return pn__image_contains(image, value) && pn__import_is_of_libc(import);
 }
 
 static struct patch *patch_room(void)
@@ -135,7 +139,7 @@ static void patch_import(void *ctx, const struct pn__import *import)
     if (!row || !(row->images & scan->kind) || (row->fibers_only && !pn__wait_cores()))
         return;
     uintptr_t value = __atomic_load_n(import->slot, __ATOMIC_ACQUIRE);
-    if (value == (uintptr_t)row->replacement || !is_libc_call(scan->image, row, value))
+    if (value == (uintptr_t)row->replacement || !is_libc_call(scan->image, import, row, value))
         return;
     struct patch *patch = patch_room();
     int r =
@@ -185,12 +189,25 @@ static bool known_before(const struct pn__image *image)
     return false;
 }
 
+/* Libraries that are known by name; each is spoken of once. */
+static bool left_alone_as_known(const char *path)
+{
+    const struct pn__known_library *known = pn__known_find(path, pn__wait_cores() != NULL);
+    if (!known)
+        return false;
+    uint64_t bit = UINT64_C(1) << pn__known_number(known);
+    if (known->about && !(patcher.known_said & bit))
+        pn_log_warning(patcher.config.log, "%s %s", path, known->about);
+    patcher.known_said |= bit;
+    return true;
+}
+
 static int scan_image(struct dl_phdr_info *info, size_t size, void *ctx)
 {
     int *changed = ctx;
     struct pn__image image = {info->dlpi_addr, info->dlpi_name, info->dlpi_phdr, info->dlpi_phnum};
     (void)size;
-    if (known_before(&image) || left_alone(image.name))
+    if (known_before(&image) || left_alone(image.name) || left_alone_as_known(image.name))
         return 0;
     struct scan scan = {.image = &image, .kind = pn__image_classify(&image, &patcher.landmarks)};
     if (scan.kind == PN__IMAGE_NONE)

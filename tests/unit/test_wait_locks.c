@@ -47,6 +47,8 @@ static void app_exclude(struct visitor *v)
 {
     struct shared *s = v->world->arg;
     gauge_enter(&s->present);
+    while (s->present.most_ever < v->world->count)
+        REQUIRE(probe->usleep(100) == 0);
     for (int round = 0; round < 3; round++) {
         errno = 4711;
         for (int i = 0; i < s->depth; i++)
@@ -84,8 +86,6 @@ static void serve_excluding(const pthread_mutexattr_t *attr, int depth)
         atomic_store(&s.over, true);
         pthread_join(outside, NULL);
         assert_int_equal(s.inside.most_ever, 1);
-        /* They were all there together, most of them waiting. */
-        assert_true(s.present.most_ever > 10);
         assert_true(w.wait_stats.calls_waited > 20);
         assert_int_equal(pthread_mutex_destroy(&s.mutex), 0);
     }

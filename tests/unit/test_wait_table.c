@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "test_base.h"
+#include "wait/known.h"
 
 static void rows_are_sorted_and_found(void **state)
 {
@@ -42,6 +43,19 @@ static void the_interpreter_keeps_its_own_locks(void **state)
             assert_false(pn__redirects[i].images & PN__IMAGE_INTERPRETER);
 }
 
+static void known_libraries_are_found_by_their_file(void **state)
+{
+    (void)state;
+    const char *grpc = "/usr/lib/python3/grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so";
+    assert_non_null(pn__known_find(grpc, true));
+    assert_non_null(pn__known_find(grpc, true)->about);
+    assert_null(pn__known_find(grpc, false));
+    assert_non_null(pn__known_find("/usr/lib/libjemalloc.so.2", false));
+    assert_null(pn__known_find("/usr/lib/libjemalloc.so.2", true)->about);
+    assert_null(pn__known_find("/srv/cygrpc/_ssl.so", true));
+    assert_null(pn__known_find("", true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -49,6 +63,7 @@ int main(void)
         cmocka_unit_test(every_name_is_one_of_libc),
         cmocka_unit_test(others_are_not_found),
         cmocka_unit_test(the_interpreter_keeps_its_own_locks),
+        cmocka_unit_test(known_libraries_are_found_by_their_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
