@@ -113,7 +113,8 @@ static int put_peer(struct pn_gateway *gw, const struct pn__block *b, const stru
 PyObject *pn__block_copy(struct pn_gateway *gw, struct pn__peer *peer, const struct pn_exchange *x,
                          bool *forwarded)
 {
-    struct pn__block *b = peer->block;
+    /* A new connection is often one more of the client that was here last. */
+    struct pn__block *b = peer->block ? peer->block : gw->block_last;
     PyObject *env = NULL;
     if (pn_unlikely(x->header_count == 0))
         return NULL;
@@ -121,6 +122,7 @@ PyObject *pn__block_copy(struct pn_gateway *gw, struct pn__peer *peer, const str
     if (b && b->environ && !b->secret && b->count == x->header_count && b->base == peer->environ &&
         pn_str_eq(b->text, text_of(x))) {
         env = PyDict_Copy(b->environ);
+        peer->block = b;
     } else {
         b = peer->block = slot_of(gw, x);
         if (!same_names(b, peer, x))
@@ -134,6 +136,7 @@ PyObject *pn__block_copy(struct pn_gateway *gw, struct pn__peer *peer, const str
         return NULL;
     }
     *forwarded = b->forwarded;
+    gw->block_last = b;
     if (pn_likely(others == 0))
         b->misses = 0;
     else
@@ -233,4 +236,5 @@ void pn__blocks_fini(struct pn_gateway *gw)
         empty(&gw->blocks[i]);
     free(gw->blocks);
     gw->blocks = NULL;
+    gw->block_last = NULL;
 }

@@ -185,6 +185,7 @@ struct pn_gateway {
     struct pn__other_name other_names[PN__OTHER_NAMES];
     struct pn__value values[PN__VALUES];
     struct pn__block *blocks; /* owned; blocks.c */
+    struct pn__block *block_last;
 };
 
 enum { PN__GATEWAY_MAGIC = 0x47415445 };

@@ -88,6 +88,10 @@ static void add_connection(unsigned *facts, struct pn_str value)
 {
     struct pn_http_list list = {value};
     struct pn_str item;
+    if (pn_likely(pn_str_eq_nocase(value, PN_STR("close")))) { /* what proxies send */
+        *facts |= PN__H1_FACT_CLOSE;
+        return;
+    }
     while (pn_http_list_next(&list, &item)) {
         if (pn_str_eq_nocase(item, PN_STR("close")))
             *facts |= PN__H1_FACT_CLOSE;
