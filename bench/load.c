@@ -4,12 +4,13 @@
  * do the former as a browser does; wrk is bounded in time, not in count, and callgrind needs a
  * count.
  *
- *   load [-n] [-v] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
+ *   load [-n] [-v] [-b] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
  *
  * One thread, one epoll, one request under way on each connection. Every server gets the same
  * bytes: a GET of PATH ("/") with five headers; with -n the last of them is "Connection: close" and
  * each request has a new connection; with -v each request differs from the one before in one header
- * (of the same length), for servers that remember what a connection asked last.
+ * (of the same length), for servers that remember what a connection asked last; with -b it has the
+ * fourteen headers of a browser, and the cookie differs each time.
  *
  * A response counts when it is "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or
  * to the end when it says close); everything else is an error. The keep-alive connections are open
@@ -49,6 +50,24 @@ static const char request_format[] = "GET %s HTTP/1.1\r\n"
                                      "Accept-Encoding: gzip, deflate\r\n"
                                      "%s\r\n"
                                      "\r\n";
+static const char browser_format[] =
+    "GET %1$s HTTP/1.1\r\n"
+    "Host: www.example.org\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+    "\r\n"
+    "Accept-Language: en-US,en;q=0.5\r\n"
+    "Accept-Encoding: gzip, deflate, br\r\n"
+    "Referer: https://www.example.org/articles/7/?page=3\r\n"
+    "%3$s\r\n"
+    "Cookie: sessionid=abcdefghijklmnopqrstuvwxyz012345; id=pelton-bench/%2$08ld\r\n"
+    "Upgrade-Insecure-Requests: 1\r\n"
+    "Sec-Fetch-Dest: document\r\n"
+    "Sec-Fetch-Mode: navigate\r\n"
+    "Sec-Fetch-Site: same-origin\r\n"
+    "Sec-Fetch-User: ?1\r\n"
+    "Priority: u=0, i\r\n"
+    "\r\n";
 static const char counter_before[] = "pelton-bench/";
 
 /* What is known of a response after some bytes of it. */
@@ -325,7 +344,8 @@ static long number(const char *text, long min, long max, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: load [-n] [-v] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]\n");
+    fprintf(stderr, "usage: load [-n] [-v] [-b] [-l] [-p PATH] PORT CONNECTIONS REQUESTS"
+                    " [TIMEOUT_S]\n");
     exit(2);
 }
 
@@ -333,13 +353,15 @@ static void usage(void)
 static long set_up(struct load *load, int argc, char **argv)
 {
     const char *path = "/";
-    bool latencies = false;
+    bool latencies = false, browser = false;
 
-    for (int option; (option = getopt(argc, argv, "nvlp:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "nvblp:")) != -1;) {
         if (option == 'n')
             load->new_each = true;
         else if (option == 'v')
             load->vary = true;
+        else if (option == 'b')
+            load->vary = browser = true;
         else if (option == 'l')
             latencies = true;
         else if (option == 'p')
@@ -356,8 +378,11 @@ static long set_up(struct load *load, int argc, char **argv)
     load->address.sin_port = htons((uint16_t)number(argv[0], 1, 65535, "PORT"));
     load->conn_count = (int)number(argv[1], 1, CONNECTIONS_MAX, "CONNECTIONS");
     load->wanted = number(argv[2], 1, REQUESTS_MAX, "REQUESTS");
-    int length = snprintf(load->request, sizeof load->request, request_format, path, 1L,
-                          load->new_each ? "Connection: close" : "Accept-Language: en");
+    const char *other = browser ? "Connection: keep-alive" : "Accept-Language: en";
+    const char *last = load->new_each ? "Connection: close" : other;
+    int length =
+        browser ? snprintf(load->request, sizeof load->request, browser_format, path, 1L, last)
+                : snprintf(load->request, sizeof load->request, request_format, path, 1L, last);
     if (length < 0 || (size_t)length >= sizeof load->request)
         usage();
     load->request_length = (size_t)length;

@@ -78,4 +78,9 @@ def varied(server: Server, requests: int) -> dict[str, float]:
     return load(server, requests, "-v")
 
 
-LOADS = {"keep_alive": keep_alive, "varied": varied, "new": ab}
+def browser(server: Server, requests: int) -> dict[str, float]:
+    """What a browser sends: fourteen headers, another cookie each time."""
+    return load(server, requests, "-b")
+
+
+LOADS = {"keep_alive": keep_alive, "varied": varied, "browser": browser, "new": ab}

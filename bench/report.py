@@ -16,6 +16,7 @@ from verdicts import number, verdicts
 HELLO = (
     ("keep_alive_instructions", "ka instr"),
     ("varied_instructions", "varied"),
+    ("browser_instructions", "browser"),
     ("keep_alive_cpu_us", "ka CPU us"),
     ("keep_alive_rps", "ka req/s"),
     ("new_instructions", "new instr"),

@@ -76,10 +76,10 @@ class Run:
         job(*args, self.book)
 
     def instructions(self, own: bool) -> None:
-        for which in ("keep_alive", "varied", "new"):
+        for which in ("keep_alive", "varied", "browser", "new"):
             takes = "new" if which == "new" else "keep_alive"
             for row in self.rows(takes):
-                if row.own is own and (own or which != "varied"):
+                if row.own is own and (own or which in ("keep_alive", "new")):
                     self.job(f"instructions, {which}, {row.name}", instructions, row, which,
                              self.sizes)  # fmt: skip
 

@@ -105,6 +105,15 @@ def test_varied_requests_differ_but_not_in_length(answers: Answers, run: Run) ->
     assert {request.split(b" ")[1] for request in requests} == {b"/x"}
 
 
+def test_a_browsers_requests_differ_in_the_cookie_only(answers: Answers, run: Run) -> None:
+    assert run("-b", connections=1, requests=50)[0] == 0
+    requests = requests_of(answers)
+    cookies = {line for r in requests for line in r.split(b"\r\n") if line.startswith(b"Cookie: ")}
+    rest = {re.sub(rb"\r\nCookie: [^\r]*", b"", request) for request in requests}
+    assert (len(cookies), len(rest)) == (50, 1)
+    assert {request.count(b"\r\n") for request in requests} == {14}
+
+
 def test_a_connection_for_each(answers: Answers, run: Run) -> None:
     assert run("-n")[0] == 0
     assert [len(asked) for asked in answers.asked] == [1] * 10
