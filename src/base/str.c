@@ -82,22 +82,11 @@ int pn_str_to_u64(struct pn_str s, uint64_t max, uint64_t *out)
 
 size_t pn_u64_format(uint64_t value, char *out)
 {
-    char tmp[20];
-    size_t n = 0;
-    if (pn_likely(value < 1000)) { /* most numbers are small: a status, a length */
-        unsigned v = (unsigned)value;
-        if (v >= 100)
-            out[n++] = (char)('0' + v / 100);
-        if (v >= 10)
-            out[n++] = (char)('0' + v / 10 % 10);
-        out[n++] = (char)('0' + v % 10);
-        return n;
-    }
-    do {
-        tmp[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    for (size_t i = 0; i < n; i++)
-        out[i] = tmp[n - 1 - i];
-    return n;
+    size_t digits = 1;
+    for (uint64_t bound = 10; value >= bound; bound *= 10)
+        if (++digits == 20) /* the next bound would not fit */
+            break;
+    for (size_t i = digits; i-- > 0; value /= 10)
+        out[i] = (char)('0' + value % 10);
+    return digits;
 }

@@ -82,21 +82,26 @@ static void numbers_are_digits_only(void **state)
     assert_int_equal(pn_str_to_u64(PN_STR("100"), 100, &v), 0);
 }
 
+static void check_format(uint64_t value)
+{
+    char want[32], got[20];
+    int n = snprintf(want, sizeof want, "%" PRIu64, value);
+    assert_int_equal(pn_u64_format(value, got), n);
+    assert_memory_equal(got, want, (size_t)n);
+}
+
 static void formatting_agrees_with_printf(void **state)
 {
     static const uint64_t values[] = {0, 9, 10, 99, 100, 1234567890123, UINT64_MAX};
     (void)state;
-    for (size_t i = 0; i < PN_ARRAY_LEN(values); i++) {
-        char want[32], got[20];
-        int n = snprintf(want, sizeof want, "%" PRIu64, values[i]);
-        assert_int_equal(pn_u64_format(values[i], got), n);
-        assert_memory_equal(got, want, (size_t)n);
-    }
-    for (unsigned v = 0; v < 10100; v++) {
-        char want[32], got[20];
-        int n = snprintf(want, sizeof want, "%u", v);
-        assert_int_equal(pn_u64_format(v, got), n);
-        assert_memory_equal(got, want, (size_t)n);
+    for (size_t i = 0; i < PN_ARRAY_LEN(values); i++)
+        check_format(values[i]);
+    for (unsigned v = 0; v < 10100; v++)
+        check_format(v);
+    for (uint64_t power = 10, digits = 2; digits <= 20; power *= 10, digits++) {
+        check_format(power - 1);
+        check_format(power);
+        check_format(power + 1);
     }
 }
 
