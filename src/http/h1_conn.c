@@ -13,6 +13,7 @@
 
 static void on_readable(struct pn_conn *c);
 static void on_writable(struct pn_conn *c);
+static void on_lingering_writable(struct pn_conn *c);
 static void on_serving_readable(struct pn_conn *c);
 static void on_serving_writable(struct pn_conn *c);
 static void on_flushing_readable(struct pn_conn *c);
@@ -60,7 +61,7 @@ const struct pn_conn_state pn__h1_state_draining = {
     PN_CONN_TIMER_BODY,
 };
 const struct pn_conn_state pn__h1_state_lingering = {
-    "lingering",      pn__h1_on_lingering,    on_writable,
+    "lingering",      pn__h1_on_lingering,    on_lingering_writable,
     pn__h1_on_closed, pn__h1_on_last_timeout, PN_CONN_TIMER_LINGER,
 };
 
@@ -77,8 +78,14 @@ static void on_readable(struct pn_conn *c)
     pn__h1_run(pn__h1_conn_of(c));
 }
 
-/* Nobody waits for room. */
+/* The output took several rounds to leave, and reading has waited for it. */
 static void on_writable(struct pn_conn *c)
+{
+    pn__h1_run(pn__h1_conn_of(c));
+}
+
+/* Nobody waits for room. */
+static void on_lingering_writable(struct pn_conn *c)
 {
     (void)c;
 }
@@ -114,7 +121,13 @@ static void on_serving_writable(struct pn_conn *c)
 {
     struct pn__h1_conn *hc = pn__h1_conn_of(c);
     struct pn__h1_exchange *hx = hc->hx;
-    if (!hx || !pn__h1_is_live(hx) || !hx->out_blocked)
+    if (!hx || !pn__h1_is_live(hx))
+        return;
+    if (!hx->started) {
+        on_writable(c);
+        return;
+    }
+    if (!hx->out_blocked)
         return;
     hx->out_blocked = false;
     pn__h1_serving_state(hc);

@@ -45,6 +45,13 @@ static unsigned live_count(const struct triple *t)
     return n;
 }
 
+/* The next frame is a request, and there is no place for it. */
+static bool is_full(const struct triple *t)
+{
+    struct pn_str in = pn_conn_input(&t->c);
+    return in.n > 0 && in.p[0] == 'Q' && live_count(t) == SIM_TRIPLE_EXCHANGES;
+}
+
 /* --- states ----------------------------------------------------------------------------------------------- */
 
 static void on_readable(struct pn_conn *c);
@@ -67,7 +74,7 @@ static void set_state(struct triple *t)
     if (t->c.dead)
         return;
     for (unsigned i = 0; i < SIM_TRIPLE_EXCHANGES; i++)
-        if (t->live[i] && t->live[i]->body_wanted)
+        if (t->live[i] && t->live[i]->body_wanted && !is_full(t))
             state = &state_body;
     if (pn_bytes_len(&t->c.out) > 0)
         state = &state_writing;
@@ -420,13 +427,6 @@ static void take_body(struct triple *t, unsigned id, char type, struct pn_str pi
     pn_conn_consume(&t->c, SIM_TRIPLE_HEAD + piece.n);
     if (tx)
         tell_body(tx);
-}
-
-/* The next frame is a request, and there is no place for it. */
-static bool is_full(const struct triple *t)
-{
-    struct pn_str in = pn_conn_input(&t->c);
-    return in.n > 0 && in.p[0] == 'Q' && live_count(t) == SIM_TRIPLE_EXCHANGES;
 }
 
 /* One frame of the input; false when none is whole, or must wait. Nothing is kept over it. */

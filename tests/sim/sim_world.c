@@ -114,6 +114,8 @@ void __asan_on_error(void)
 
 void sim_append(struct pn_bytes *b, const void *data, size_t n)
 {
+    if (n == 0)
+        return;
     if (b->capacity - b->end < n) {
         size_t capacity = pn_max_size(1024, b->capacity);
         while (capacity < b->end + n)
@@ -234,7 +236,7 @@ static void plan_request(struct sim_world *w, struct sim_plan *p)
         p->flaw_status = bad_heads[which].status;
     } else if (p->flaw == SIM_FLAW_TOO_LARGE) {
         p->body = p->minor && sim_chance(w, 50) ? SIM_BODY_CHUNKED : SIM_BODY_LENGTH;
-        p->body_size = (uint32_t)(w->body_limit + 1 + sim_random(w, 100));
+        p->body_size = (uint32_t)(w->body_limit + 1 + (sim_chance(w, 50) ? 0 : sim_random(w, 100)));
     } else {
         p->body = SIM_BODY_CHUNKED;
         p->minor = 1;

@@ -36,7 +36,7 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
                              size_t *done)
 {
     struct sim_link *l = t->state;
-    size_t moved = 0;
+    size_t moved = 0, asked = 0;
     *done = 0;
     if (l->broken)
         return fail(t, ECONNRESET);
@@ -52,8 +52,9 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
     }
     if (l->read_max)
         left = pn_min_size(left, l->read_max);
-    for (int i = 0; i < count && left > 0; i++) {
+    for (int i = 0; i < count; i++) {
         size_t n = pn_min_size(left, iov[i].iov_len);
+        asked += iov[i].iov_len;
         memcpy(iov[i].iov_base, l->to_server.data + l->to_server.start, n);
         pn_bytes_consume(&l->to_server, n);
         moved += n;
@@ -61,9 +62,10 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
     }
     l->reads++;
     l->moved_at_ns = sim_now_ns(l->sim);
-    if (pn_bytes_len(&l->to_server) > 0)
-        sim_fd_raise(l->sim, l->fd, EPOLLIN); /* as if the rest came just now */
-    else if (!l->eof)
+    /* A short read: the rest comes just now, with its edge. A full one leaves the rest without one. */
+    if (pn_bytes_len(&l->to_server) > 0 && moved < asked)
+        sim_fd_raise(l->sim, l->fd, EPOLLIN);
+    else if (pn_bytes_len(&l->to_server) == 0 && !l->eof)
         sim_fd_lower(l->sim, l->fd, EPOLLIN);
     *done = moved;
     return PN_IO_OK;

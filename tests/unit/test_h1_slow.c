@@ -227,6 +227,34 @@ static void test_body_behind_a_slow_answer(void **state)
     finish(f, l);
 }
 
+static void start_some(struct h1_fixture *f, struct pn_exchange *x)
+{
+    char text[1501];
+    (void)f;
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    h1_fixture_reply(x, 200, text);
+}
+
+/* An answer leaves in more rounds than one flush makes, and nobody has begun to watch the socket. */
+static void test_rest_of_a_head_behind_many_sends(void **state)
+{
+    struct h1_fixture *f = *state;
+    const struct pn_peer peer = {.address = "192.0.2.1", .address_len = 9};
+    f->start = start_some;
+    struct sim_link *l = sim_link_open(f->sim);
+    struct pn_transport t = sim_link_transport(l);
+    l->write_max = 64;
+    h1_fixture_send(f, l, GET "GET / HTTP/1.1\r\n");
+    pn_h1_adopt(f->h1, &t, &peer, NULL);
+    h1_fixture_run(f);
+    h1_fixture_send(f, l, "Host: a\r\n\r\n");
+    h1_fixture_run(f);
+    assert_int_equal(f->starts, 2);
+    assert_int_equal(h1_count(h1_fixture_answer(f, l), "200 OK"), 2);
+    finish(f, l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,7 +262,7 @@ int main(void)
         h1_test(test_cut_behind_a_whole_answer),   h1_test(test_cut_that_nobody_takes),
         h1_test(test_log_counts_hint_and_refusal), h1_test(test_log_of_a_body_that_never_came),
         h1_test(test_request_behind_the_last_one), h1_test(test_request_behind_the_last_slow_one),
-        h1_test(test_body_behind_a_slow_answer),
+        h1_test(test_body_behind_a_slow_answer),   h1_test(test_rest_of_a_head_behind_many_sends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
