@@ -23,6 +23,17 @@ def own_ticks() -> float:
     return seconds * os.sysconf("SC_CLK_TCK")
 
 
+def take_precedence(pid: int, nice: int) -> None:
+    """NICE for a process and what it will start; for its session, too, where sessions have groups.
+
+    With the kernel's autogroups a process's own niceness counts within its session only.
+    """
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text(str(nice))
+
+
 class Others:
     """From here to share(): the part of the processors' time that others took, 0 to 1.
 

@@ -37,11 +37,13 @@ class Sizes:
     pair_rounds: int = 3
     waiting_rounds: int = 3
     waiting_requests: int = 20_000
+    memory_rounds: int = 3  # where MemAvailable counts, which others move as well
     instructions: tuple[int, int, int] = (500, 1000, 4000)  # to warm up, smaller, larger
+    peers_instructions: tuple[int, int, int] = (200, 400, 1200)  # some take minutes for more
 
     @classmethod
     def quick(cls) -> Sizes:
-        return cls(1, 0.3, 1, 1, 5000, (200, 500, 1500))
+        return cls(1, 0.3, 1, 1, 5000, 1, (200, 500, 1500), (200, 300, 800))
 
 
 class Book:
@@ -124,7 +126,7 @@ def hello_cpu(rows: Iterable[Row], which: str, sizes: Sizes, book: Book) -> None
 
 def instructions(row: Row, which: str, sizes: Sizes, book: Book) -> None:
     """User instructions a request, by the difference of two counts."""
-    warm, small, large = sizes.instructions
+    warm, small, large = sizes.instructions if row.own else sizes.peers_instructions
     try:
         with running(row, CALLGRIND) as server:
             LOADS[which](server, warm)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine import take_precedence
 from servers import PEERS, ROOT, Row
 
 START_TIMEOUT_S = 30
@@ -81,6 +82,9 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             )
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        if nice:
+            take_precedence(self.process.pid, nice)
 
     def said(self) -> str:
         """The end of its output."""
