@@ -71,6 +71,12 @@ enum {
     PN_CORE_REPOLL_MAX_MS = 20,   /* and after this where another process may free the lock */
 };
 
+/* --- name look-ups of fibers --- */
+enum {
+    PN_RESOLVE_HELPERS_MAX = 8, /* threads; more look-ups wait in a queue */
+    PN_RESOLVE_IDLE_MS = 10000, /* without work: a helper leaves */
+};
+
 /* --- listeners --- */
 enum {
     PN_LISTEN_BACKLOG_DEFAULT = 1024, /* or somaxconn when that is less */

@@ -161,6 +161,9 @@ void pn_watch_remove(struct pn_loop *loop, struct pn_watch *watch);
  * with PN_WATCH_CLOSED in the RESUMED phase (not from inside this call); later events of the old
  * registration are dropped. Cheap for an fd that was never watched. */
 void pn_loop_fd_closed(struct pn_loop *loop, int fd);
+/* Afterwards, when only a guess is left of which fd it was: FIRST and every STEP-th after it. Those that the kernel
+ * no longer watches, or that mean another file now, are treated as by pn_loop_fd_closed. */
+void pn_loop_fds_check(struct pn_loop *loop, int first, int step);
 
 /* --- Time ------------------------------------------------------------------------------------- */
 

@@ -208,6 +208,25 @@ void pn_loop_fd_closed(struct pn_loop *loop, int fd)
         orphan_all(loop, e, NULL);
 }
 
+void pn_loop_fds_check(struct pn_loop *loop, int first, int step)
+{
+    for (size_t fd = (size_t)first; fd < loop->fd_count; fd += (size_t)step) {
+        struct pn__fd *e = &loop->fds[fd];
+        /* A shared listener's registration cannot be asked about without taking it off. */
+        if (!e->first || !e->registered || (e->kernel_events & EPOLLEXCLUSIVE))
+            continue;
+        /* Asking is arming: at worst that brings an event which was there before. */
+        int rc = loop->poller->modify(loop->poller, (int)fd, union_events(e), token_of(e, (int)fd));
+        if (rc == -ENOENT || rc == -EBADF) {
+            e->registered = false;
+            orphan_all(loop, e, NULL);
+        } else if (rc == 0) {
+            e->armed = true;
+            e->kernel_events = union_events(e);
+        }
+    }
+}
+
 /* --- Dispatch -------------------------------------------------------------------------------- */
 
 bool pn__watch_fired_step(struct pn_loop *loop)

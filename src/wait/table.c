@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "wait/gate.h"
+#include "wait/io.h"
 #include "wait/locks.h"
 #include "wait/processes.h"
 
@@ -20,18 +21,42 @@ enum {
 #name, (void *)pn__call_##name, images, fibers_only \
     }
 
+/* Another name of the same call. */
+#define ROW_AS(name, other, images)                    \
+    {                                                  \
+#name, (void *)pn__call_##other, images, false \
+    }
+
 const struct pn__redirect pn__redirects[] = {
+    ROW(__poll_chk, ALL, false),
+    ROW(__ppoll_chk, ALL, false),
+    ROW(__read_chk, ALL, false),
+    ROW(__recv_chk, ALL, false),
+    ROW(__recvfrom_chk, ALL, false),
+    ROW(accept, ALL, false),
+    ROW(accept4, ALL, false),
     ROW(call_once, ALL, false),
     ROW(clock_nanosleep, ALL, false),
+    ROW(close, ALL, false),
+    ROW(close_range, ALL, false),
     ROW(cnd_broadcast, OTHER, true),
     ROW(cnd_signal, OTHER, true),
     ROW(cnd_timedwait, OTHER, false),
     ROW(cnd_wait, OTHER, false),
+    ROW(connect, ALL, false),
     /* Only the interpreter's: dlopen looks at its caller's RUNPATH, which would be ours. */
     ROW(dlopen, INTERPRETER, false),
+    ROW(dup2, ALL, false),
+    ROW(dup3, ALL, false),
+    ROW(epoll_pwait, ALL, false),
+    ROW(epoll_pwait2, ALL, false),
+    ROW(epoll_wait, ALL, false),
+    ROW(eventfd_read, ALL, false),
     ROW(fcntl, ALL, false),
     ROW(fcntl64, ALL, false),
     ROW(flock, ALL, false),
+    ROW(getaddrinfo, ALL, false),
+    ROW(getnameinfo, ALL, false),
     ROW(lockf, ALL, false),
     ROW(lockf64, ALL, false),
     ROW(mtx_lock, OTHER, false),
@@ -40,6 +65,9 @@ const struct pn__redirect pn__redirects[] = {
     ROW(mtx_unlock, OTHER, true),
     ROW(nanosleep, ALL, false),
     ROW(pause, ALL, false),
+    ROW(poll, ALL, false),
+    ROW(ppoll, ALL, false),
+    ROW(pselect, ALL, false),
     ROW(pthread_barrier_wait, ALL, false),
     ROW(pthread_cancel, ALL, true),
     ROW(pthread_clockjoin_np, ALL, false),
@@ -80,16 +108,30 @@ const struct pn__redirect pn__redirects[] = {
     ROW(pthread_setspecific, OTHER, true),
     ROW(pthread_sigqueue, ALL, true),
     ROW(pthread_timedjoin_np, ALL, false),
+    ROW(read, ALL, false),
+    ROW(readv, ALL, false),
+    ROW(recv, ALL, false),
+    ROW(recvfrom, ALL, false),
+    ROW(recvmmsg, ALL, false),
+    ROW(recvmsg, ALL, false),
     ROW(sched_yield, ALL, true),
+    ROW(select, ALL, false),
     ROW(sem_clockwait, ALL, false),
     ROW(sem_post, ALL, false),
     ROW(sem_timedwait, ALL, false),
     ROW(sem_wait, ALL, false),
+    ROW(send, ALL, false),
+    ROW(sendfile, ALL, false),
+    ROW_AS(sendfile64, sendfile, ALL), /* off_t has 64 bits on x86-64 */
+    ROW(sendmmsg, ALL, false),
+    ROW(sendmsg, ALL, false),
+    ROW(sendto, ALL, false),
     ROW(sigsuspend, ALL, false),
     ROW(sigtimedwait, ALL, false),
     ROW(sigwait, ALL, false),
     ROW(sigwaitinfo, ALL, false),
     ROW(sleep, ALL, false),
+    ROW(splice, ALL, false),
     ROW(syscall, ALL, false),
     ROW(thrd_current, ALL, true),
     ROW(thrd_join, ALL, false),
@@ -100,6 +142,8 @@ const struct pn__redirect pn__redirects[] = {
     ROW(wait4, ALL, false),
     ROW(waitid, ALL, false),
     ROW(waitpid, ALL, false),
+    ROW(write, ALL, false),
+    ROW(writev, ALL, false),
 };
 
 const size_t pn__redirects_count = PN_ARRAY_LEN(pn__redirects);

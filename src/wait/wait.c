@@ -17,8 +17,10 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "wait/fds.h"
 #include "wait/gate.h"
 #include "wait/images.h"
+#include "wait/io.h"
 #include "wait/known.h"
 #include "wait/layout.h"
 #include "wait/own_memory.h"
@@ -312,6 +314,7 @@ int pn_wait_install(const struct pn_wait_config *config)
     patcher.targets = pn_xcalloc(pn__redirects_count, sizeof *patcher.targets);
     for (size_t i = 0; i < pn__redirects_count; i++)
         patcher.targets[i] = (uintptr_t)dlsym(RTLD_DEFAULT, pn__redirects[i].name);
+    pn__fds_install(config->cores);
     atomic_store(&pn__wait_on, true);
     scan_locked();
     pthread_mutex_unlock(&patcher.lock);
@@ -335,6 +338,8 @@ void pn_wait_uninstall(void)
     pthread_mutex_lock(&patcher.lock);
     atomic_store(&pn__wait_on, false);
     pn__own_memory_reset();
+    pn__fds_uninstall();
+    pn__resolve_uninstall();
     patcher.config.cores = NULL;
     patcher.counts = (struct pn__load_counts){0, 0};
     scan_locked(); /* patches of unloaded images are dropped, new ones cost nothing */
@@ -367,6 +372,7 @@ void pn_wait_after_fork_child(void)
     pthread_mutex_init(&patcher.lock, NULL);
     pn__queue_after_fork_child();
     pn__layout_after_fork_child();
+    pn__resolve_after_fork_child();
     pn__self_after_fork_child();
 }
 
