@@ -432,6 +432,19 @@ bool pn_core_attached(const struct pn_core *core)
     return host->attached && host->attached(host->ctx, core->state);
 }
 
+struct pn_core *pn_core_self_waiting(void)
+{
+    struct pn_core *core = pn__core_self;
+    if (pn_likely(!core))
+        return NULL;
+    const struct pn_cores *cores = core->cores;
+    if (cores->config.carrier == PN_CARRIER_INLINE || core->on_loan ||
+        pn__baton_is(&cores->baton, core->number, PN__BATON_ACTIVE))
+        return NULL;
+    const struct pn_core_host *host = cores->host;
+    return host->attached && host->attached(host->ctx, core->state) ? NULL : core;
+}
+
 void pn_core_detach(struct pn_core *core)
 {
     PN_ASSERT(core == pn__core_self);

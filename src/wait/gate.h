@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/types.h>
 #include <time.h>
 
@@ -17,7 +18,14 @@
 extern _Atomic bool pn__wait_on;
 
 /* The core in which the calling thread's call must wait, or NULL: the call goes straight on. */
-struct pn_core *pn__wait_gate(void);
+static inline struct pn_core *pn__wait_gate(void)
+{
+    /* Server code never waits through here, and who holds the GIL must not let others run. */
+    struct pn_core *core = pn_core_self_waiting();
+    if (pn_likely(!core))
+        return NULL;
+    return atomic_load_explicit(&pn__wait_on, memory_order_relaxed) ? core : NULL;
+}
 /* The cores whose fibers have idents of their own; NULL when nothing does. */
 struct pn_cores *pn__wait_cores(void);
 /* Counts one wait (figures). */

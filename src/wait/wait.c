@@ -60,19 +60,6 @@ static struct {
 _Atomic bool pn__wait_on;
 static _Atomic uint64_t calls_waited;
 
-struct pn_core *pn__wait_gate(void)
-{
-    struct pn_core *core = pn_core_self();
-    if (pn_likely(!core))
-        return NULL;
-    if (!atomic_load_explicit(&pn__wait_on, memory_order_relaxed))
-        return NULL;
-    /* Server code never waits through here, and who holds the GIL must not let others run. */
-    if (pn_core_owns_loop(core) || pn_core_attached(core))
-        return NULL;
-    return pn_cores_carrier(pn_core_cores(core)) == PN_CARRIER_INLINE ? NULL : core;
-}
-
 struct pn_cores *pn__wait_cores(void)
 {
     struct pn_cores *cores = patcher.config.cores;
