@@ -244,7 +244,8 @@ bool pn_core_block_begin(struct pn_core *core, int fd, uint32_t events);
 void pn_core_block_end(struct pn_core *core);
 
 /* Raises in CORE and cuts the wait it is in, if any: done by the watchdog, soon. Owner, or any thread that knows that
- * the core carries a request. No effect on one that does not. */
+ * the core carries a request. No effect on one that does not, or is cut already: it is raised there
+ * again after a second, if the request goes on. */
 void pn_core_cut(struct pn_core *core);
 /* True from the cut until the core's request ends. */
 bool pn_core_is_cut(const struct pn_core *core);

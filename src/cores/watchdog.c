@@ -141,6 +141,9 @@ static int64_t look_at_baton(struct pn_cores *cores, int64_t now_ns)
 void pn__watchdog_cut(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
+    /* Once more at once would hit its clean-up; RECUT_NS later it is meant. */
+    if (atomic_load(&core->cut))
+        return;
     atomic_store(&core->raise_due, true);
     atomic_store(&core->cut, true);
     atomic_store(&cores->dog.cuts_due, true);

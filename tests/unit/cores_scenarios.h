@@ -503,6 +503,31 @@ static PN_UNUSED void scenario_cut(enum pn_carrier carrier, unsigned cores)
     server_free(&s);
 }
 
+/* A second cut comes while the first one's clean-up waits: that is left alone. */
+static PN_UNUSED void app_cut_twice(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    MUST(app_sleep(3600 * PN_NS_PER_SEC) == PN_WAIT_CUT);
+    pn_core_cut(core);
+    MUST(app_sleep(50 * MS) == PN_WAIT_TIMEOUT);
+    r->result = 1;
+}
+
+static PN_UNUSED void scenario_cut_twice(enum pn_carrier carrier)
+{
+    struct server s;
+    server_make(&s, carrier, NULL);
+    struct request *all = requests_make(&s, 1, app_cut_twice);
+    struct cutter cutter = {.r = &all[0]};
+    pn_timer_init(&cutter.timer, cut_now);
+    MUST(pn_timer_set(s.loop, &cutter.timer, pn_clock_mono_ns() + 20 * MS) == 0);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(all[0].result, 1);
+    assert_int_equal(atomic_load(&s.py.raises), 1);
+    free(all);
+    server_free(&s);
+}
+
 /* --- yield, streaming -------------------------------------------------------------------------------------- */
 
 static PN_UNUSED void app_yields(struct request *r)

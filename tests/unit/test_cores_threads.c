@@ -56,6 +56,7 @@ static void test_cut(void **state)
     (void)state;
     scenario_cut(THREADS, 3);
     scenario_cut(THREADS, 1);
+    scenario_cut_twice(THREADS);
 }
 
 static void test_yield_and_streaming(void **state)
