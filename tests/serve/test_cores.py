@@ -149,6 +149,47 @@ def test_asyncio_run(serve: Serve, carrier: tuple[str, ...], carrier_name: str) 
     assert answers == [[5 * n, 5 * n + 5] for n in range(count)]
 
 
+HOME = """
+async def at_home(number):
+    await asyncio.sleep(0.005)
+    return [number, threading.get_ident(), asyncio.get_running_loop() is asyncio.get_event_loop()]
+
+def scheduled(query):
+    '''Nests a loop of its own in between, and schedules on the server's before and after.'''
+    number = int(query)
+    loop = asyncio.get_event_loop()
+    done = threading.Event()
+    ran = []
+
+    def call(argument):
+        ran.append([argument, threading.get_ident()])
+        if len(ran) == 2:
+            done.set()
+
+    loop.call_later(0.02, call, number)
+    nested_answer = asyncio.run(main(number))
+    loop.call_soon_threadsafe(call, -number)
+    task = asyncio.run_coroutine_threadsafe(at_home(number), loop).result(20)
+    arrived = done.wait(20)
+    idents = {ident for _, ident in ran} | {task[1]}
+    return {
+        "nested": nested_answer == 5 * number,
+        "the server's own": type(loop).__module__.startswith("pelton"),
+        "ran": arrived and sorted(argument for argument, _ in ran) == sorted([number, -number]),
+        "task": task[0] == number and task[2],
+        "in one thread": len(idents) == 1,
+        "not in mine": threading.get_ident() not in idents,
+    }
+"""
+
+
+def test_asyncio_run_between_calls_on_the_servers_loop(serve: Serve) -> None:
+    server = serve("--asyncio", "8", app=HEAD + NESTED + HOME)
+    for _ in range(3):
+        for answer in together(server, [f"/scheduled?{n}" for n in range(1, 9)]):
+            assert all(answer.values()), answer
+
+
 # --- Locks over waits -------------------------------------------------------------------------
 
 LOCKS = """

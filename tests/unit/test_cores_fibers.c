@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The fiber carrier: the common scenarios, and what only fibers have. */
-#include "cores_scenarios.h"
+#include "cores_scenarios_cut.h"
 
 #define FIBERS PN_CARRIER_FIBERS
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inline carrier: one core that runs the loop and the requests, and really blocks. */
-#include "cores_scenarios.h"
+#include "cores_scenarios_cut.h"
 
 #define INLINE PN_CARRIER_INLINE
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The thread carrier: the common scenarios, and the baton's life: lease, loans, joint polls, threads
  * that come and go. */
-#include "cores_scenarios.h"
+#include "cores_scenarios_cut.h"
 
 #define THREADS PN_CARRIER_THREADS
 
