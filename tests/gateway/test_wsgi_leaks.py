@@ -12,6 +12,7 @@ import tracemalloc
 from gwharness import CARRIERS, FIBERS, INLINE, logged, serving
 
 ROUNDS = int(os.environ.get("PELTON_LEAK_ROUNDS", "300"))
+BOUND = max(8 * ROUNDS, 2048)  # bytes in a round; no object is that small
 SINGLE = "a value that only this test knows"
 HEADERS = [("Content-Type", "text/plain"), ("X-Own", SINGLE)]
 
@@ -118,6 +119,17 @@ def growth(server):
     return tracemalloc.get_traced_memory()[0] - begun
 
 
+def least_growth(server):
+    """A leak grows in every round. Caches (values of headers, the interpreter's free lists) fill
+    up; how soon hangs on where things lie in memory."""
+    grown = growth(server)
+    for _ in range(20):
+        if grown < BOUND:
+            break
+        grown = min(grown, growth(server))
+    return grown
+
+
 def measure(app, carrier):
     """What ROUNDS requests leave behind: objects, references, bytes."""
     with serving(app, carrier) as server:
@@ -127,8 +139,7 @@ def measure(app, carrier):
         gc.collect()
         objects, refs = len(gc.get_objects()), sys.getrefcount(SINGLE)
         none = sys.getrefcount(None)
-        # The interpreter's own free lists are noise.
-        grown = min(growth(server) for _ in range(3))
+        grown = least_growth(server)
         tracemalloc.stop()
         return (
             len(gc.get_objects()) - objects,
@@ -147,7 +158,7 @@ def test_no_path_leaks():
             assert refs == 0, what
             assert objects < 20, what
             assert none < 50, what
-            assert grown < max(4 * ROUNDS, 8192), what
+            assert grown < BOUND, what
 
 
 def test_servers_leave_nothing():

@@ -157,5 +157,6 @@ def test_outside_of_the_server_there_is_nothing_to_explain(tmp_path: Path) -> No
         text=True,
         check=True,
         cwd=tmp_path,
+        env=Server(tmp_path, listen=False).environment(),
     )
     assert done.stdout == "This process is no server of Pelton's.\n"

@@ -123,7 +123,8 @@ void sim_append(struct pn_bytes *b, const void *data, size_t n)
         b->data = pn_xrealloc(b->data, capacity);
         b->capacity = (uint32_t)capacity;
     }
-    memcpy(b->data + b->end, data, n);
+    if (n > 0)
+        memcpy(b->data + b->end, data, n);
     b->end += (uint32_t)n;
 }
 
