@@ -15,6 +15,7 @@
 #define PN_PRINTF(fmt, args)         __attribute__((format(printf, fmt, args)))
 #define PN_NORETURN                  __attribute__((noreturn))
 #define PN_COLD                      __attribute__((cold, noinline))
+#define PN_NOINLINE                  __attribute__((noinline))
 #define PN_UNUSED                    __attribute__((unused))
 #define PN_MUST_CHECK                __attribute__((warn_unused_result))
 

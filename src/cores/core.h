@@ -132,9 +132,11 @@ struct pn_core *pn_cores_home(struct pn_cores *cores);
 /* The core that the calling thread or fiber is; NULL in every other thread, and in the child of a
  * fork. One thread-local load. */
 struct pn_core *pn_core_self(void);
-/* The same, if a call of the application that would block is to wait in its core: NULL while the core runs server
- * code or is attached, and with the inline carrier. Asked at every redirected call. */
-struct pn_core *pn_core_self_waiting(void);
+/* What it returns, for the one place where even the call would be in everybody's way (wait/gate.h). */
+extern __thread struct pn_core *pn__core_self __attribute__((tls_model("initial-exec")));
+/* True when a call of the application that would block is to wait in CORE (the current one): not while it runs
+ * server code or is attached, and not with the inline carrier. Asked at every redirected call. */
+bool pn_core_may_wait(const struct pn_core *core);
 unsigned pn_core_number(const struct pn_core *core); /* 0 is home */
 struct pn_cores *pn_core_cores(struct pn_core *core);
 void *pn_core_state(const struct pn_core *core); /* the host's */

@@ -391,11 +391,6 @@ void pn__home_steps(struct pn_cores *cores)
 
 /* --- The current core -------------------------------------------------------------------------------- */
 
-struct pn_core *pn_core_self(void)
-{
-    return pn__core_self;
-}
-
 enum pn_carrier pn_cores_carrier(const struct pn_cores *cores)
 {
     return cores->config.carrier;
@@ -432,17 +427,19 @@ bool pn_core_attached(const struct pn_core *core)
     return host->attached && host->attached(host->ctx, core->state);
 }
 
-struct pn_core *pn_core_self_waiting(void)
+struct pn_core *pn_core_self(void)
 {
-    struct pn_core *core = pn__core_self;
-    if (pn_likely(!core))
-        return NULL;
+    return pn__core_self;
+}
+
+bool pn_core_may_wait(const struct pn_core *core)
+{
     const struct pn_cores *cores = core->cores;
     if (cores->config.carrier == PN_CARRIER_INLINE || core->on_loan ||
         pn__baton_is(&cores->baton, core->number, PN__BATON_ACTIVE))
-        return NULL;
+        return false;
     const struct pn_core_host *host = cores->host;
-    return host->attached && host->attached(host->ctx, core->state) ? NULL : core;
+    return !host->attached || !host->attached(host->ctx, core->state);
 }
 
 void pn_core_detach(struct pn_core *core)

@@ -205,8 +205,6 @@ struct pn_cores {
     atomic_bool complained; /* about carriers that could not be made: once */
 };
 
-extern __thread struct pn_core *pn__core_self __attribute__((tls_model("initial-exec")));
-
 extern const struct pn__carrier pn__carrier_inline;
 extern const struct pn__carrier pn__carrier_threads;
 extern const struct pn__carrier pn__carrier_fibers;

@@ -47,10 +47,9 @@ static PN_COLD ssize_t read_waiting(struct pn_core *core, int fd, const struct i
     }
 }
 
-ssize_t pn__call_read(int fd, void *buf, size_t size)
+static PN_NOINLINE ssize_t read_in_core(struct pn_core *core, int fd, void *buf, size_t size)
 {
-    struct pn_core *core = pn__wait_gate();
-    if (!core || size == 0)
+    if (!pn__wait_here(core) || size == 0)
         return read(fd, buf, size);
     int saved = errno;
     if (!pn__fd_hint_no_socket(fd)) {
@@ -70,6 +69,12 @@ ssize_t pn__call_read(int fd, void *buf, size_t size)
         return read(fd, buf, size);
     struct iovec part = {buf, size};
     return read_waiting(core, fd, &part, 1);
+}
+
+ssize_t pn__call_read(int fd, void *buf, size_t size)
+{
+    struct pn_core *core = pn__core_self;
+    return pn_likely(!core) ? read(fd, buf, size) : read_in_core(core, fd, buf, size);
 }
 
 ssize_t pn__call_readv(int fd, const struct iovec *parts, int count)
@@ -160,10 +165,9 @@ static ssize_t write_file(struct pn_core *core, int fd, const void *buf, size_t 
     return write_pieces(core, fd, kind, buf, size);
 }
 
-ssize_t pn__call_write(int fd, const void *buf, size_t size)
+static PN_NOINLINE ssize_t write_in_core(struct pn_core *core, int fd, const void *buf, size_t size)
 {
-    struct pn_core *core = pn__wait_gate();
-    if (!core || size == 0)
+    if (!pn__wait_here(core) || size == 0)
         return write(fd, buf, size);
     int saved = errno;
     /* A big write must know for sure: on a socket that looks like a file it would wait for the peer. */
@@ -175,6 +179,12 @@ ssize_t pn__call_write(int fd, const void *buf, size_t size)
         pn__fd_set_hint(fd, true);
     }
     return write_file(core, fd, buf, size);
+}
+
+ssize_t pn__call_write(int fd, const void *buf, size_t size)
+{
+    struct pn_core *core = pn__core_self;
+    return pn_likely(!core) ? write(fd, buf, size) : write_in_core(core, fd, buf, size);
 }
 
 /* More than PIPE_BUF bytes to a pipe need not stay together. */

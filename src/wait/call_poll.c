@@ -160,15 +160,22 @@ static PN_COLD int poll_waiting(struct pn_core *core, struct pollfd *fds, nfds_t
     return r;
 }
 
-int pn__call_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+static PN_NOINLINE int poll_in_core(struct pn_core *core, struct pollfd *fds, nfds_t count,
+                                    int timeout_ms)
 {
-    struct pn_core *core = timeout_ms == 0 ? NULL : pn__wait_gate();
-    if (!core)
+    if (timeout_ms == 0 || !pn__wait_here(core))
         return poll(fds, count, timeout_ms);
     int r = poll(fds, count, 0);
     if (pn_likely(r != 0))
         return r;
     return poll_waiting(core, fds, count, deadline_of_ms(timeout_ms), NULL);
+}
+
+int pn__call_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+{
+    struct pn_core *core = pn__core_self;
+    return pn_likely(!core) ? poll(fds, count, timeout_ms)
+                            : poll_in_core(core, fds, count, timeout_ms);
 }
 
 /* A thread's wait with a mask is the very same call: the mask must change as the wait begins. */

@@ -159,18 +159,29 @@ ssize_t pn__call_recvmsg(int fd, struct msghdr *message, int flags)
     return pn__receive(core, fd, message, flags);
 }
 
-ssize_t pn__call_recv(int fd, void *buf, size_t size, int flags)
+static PN_COLD ssize_t recv_waiting(struct pn_core *core, int fd, struct iovec part, int flags,
+                                    ssize_t r, int saved_errno)
 {
-    struct pn_core *core = pn__wait_gate();
-    if (!core || (flags & NEVER_WAITS))
+    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+    return receive_waiting(core, fd, &m, flags, r, saved_errno);
+}
+
+static PN_NOINLINE ssize_t recv_in_core(struct pn_core *core, int fd, void *buf, size_t size,
+                                        int flags)
+{
+    if (!pn__wait_here(core) || (flags & NEVER_WAITS))
         return recv(fd, buf, size, flags);
     int saved = errno;
     ssize_t r = recv(fd, buf, size, flags | MSG_DONTWAIT);
-    if (pn_likely(!would_wait(r, size, flags)))
-        return r;
-    struct iovec part = {buf, size};
-    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
-    return receive_waiting(core, fd, &m, flags, r, saved);
+    return pn_likely(!would_wait(r, size, flags))
+               ? r
+               : recv_waiting(core, fd, (struct iovec){buf, size}, flags, r, saved);
+}
+
+ssize_t pn__call_recv(int fd, void *buf, size_t size, int flags)
+{
+    struct pn_core *core = pn__core_self;
+    return pn_likely(!core) ? recv(fd, buf, size, flags) : recv_in_core(core, fd, buf, size, flags);
 }
 
 ssize_t pn__call_recvfrom(int fd, void *buf, size_t size, int flags, struct sockaddr *from,

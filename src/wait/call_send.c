@@ -62,23 +62,34 @@ ssize_t pn__call_sendmsg(int fd, const struct msghdr *message, int flags)
     return pn__transmit(core, fd, message, flags);
 }
 
+static PN_COLD ssize_t send_waiting(struct pn_core *core, int fd, struct iovec part, int flags,
+                                    ssize_t r, int saved_errno)
+{
+    const struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+    return transmit_waiting(core, fd, &m, flags, r < 0 ? 0 : (size_t)r, saved_errno);
+}
+
 ssize_t pn__transmit_bytes(struct pn_core *core, int fd, const void *buf, size_t size, int flags)
 {
     int saved = errno;
     ssize_t r = send(fd, buf, size, flags | MSG_DONTWAIT);
-    if (!is_unfinished(r, size))
-        return r;
-    struct iovec part = {(void *)buf, size};
-    struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
-    return transmit_waiting(core, fd, &m, flags, r < 0 ? 0 : (size_t)r, saved);
+    return is_unfinished(r, size)
+               ? send_waiting(core, fd, (struct iovec){(void *)buf, size}, flags, r, saved)
+               : r;
+}
+
+static PN_NOINLINE ssize_t send_in_core(struct pn_core *core, int fd, const void *buf, size_t size,
+                                        int flags)
+{
+    if (!pn__wait_here(core) || (flags & LEFT_ALONE))
+        return send(fd, buf, size, flags);
+    return pn__transmit_bytes(core, fd, buf, size, flags);
 }
 
 ssize_t pn__call_send(int fd, const void *buf, size_t size, int flags)
 {
-    struct pn_core *core = pn__wait_gate();
-    if (!core || (flags & LEFT_ALONE))
-        return send(fd, buf, size, flags);
-    return pn__transmit_bytes(core, fd, buf, size, flags);
+    struct pn_core *core = pn__core_self;
+    return pn_likely(!core) ? send(fd, buf, size, flags) : send_in_core(core, fd, buf, size, flags);
 }
 
 ssize_t pn__call_sendto(int fd, const void *buf, size_t size, int flags, const struct sockaddr *to,

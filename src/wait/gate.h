@@ -17,14 +17,18 @@
 /* True between install and uninstall, false in the child of a fork. */
 extern _Atomic bool pn__wait_on;
 
-/* The core in which the calling thread's call must wait, or NULL: the call goes straight on. */
+/* True when a call that would block is to wait in CORE, which is the current one: server code never waits through here,
+ * and who holds the GIL must not let others run. */
+static inline bool pn__wait_here(const struct pn_core *core)
+{
+    return atomic_load_explicit(&pn__wait_on, memory_order_relaxed) && pn_core_may_wait(core);
+}
+/* The core in which the calling thread's call must wait, or NULL: the call goes straight on. The calls that are made
+ * most ask in two steps instead, so that a thread that is no core passes in half a dozen instructions. */
 static inline struct pn_core *pn__wait_gate(void)
 {
-    /* Server code never waits through here, and who holds the GIL must not let others run. */
-    struct pn_core *core = pn_core_self_waiting();
-    if (pn_likely(!core))
-        return NULL;
-    return atomic_load_explicit(&pn__wait_on, memory_order_relaxed) ? core : NULL;
+    struct pn_core *core = pn__core_self;
+    return pn_unlikely(core != NULL) && pn__wait_here(core) ? core : NULL;
 }
 /* The cores whose fibers have idents of their own; NULL when nothing does. */
 struct pn_cores *pn__wait_cores(void);
