@@ -465,6 +465,44 @@ static void the_kernel_agrees(void **state)
     pn_loop_destroy(real);
 }
 
+/* Somebody closed some of them, and nobody said which. */
+static void what_the_kernel_forgot_is_found(void **state)
+{
+    (void)state;
+    struct pn_loop *real = pn_loop_create(pn_poller_epoll_create());
+    struct waiter kept, gone, reused;
+    int pairs[3][2], other;
+    waiter_init(&kept);
+    waiter_init(&gone);
+    waiter_init(&reused);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]), 0);
+    assert_int_equal(pn_watch_add(real, &kept.watch, pairs[0][0], EPOLLIN | EPOLLONESHOT), 0);
+    assert_int_equal(pn_watch_add(real, &gone.watch, pairs[1][0], EPOLLIN | EPOLLONESHOT), 0);
+    assert_int_equal(pn_watch_add(real, &reused.watch, pairs[2][0], EPOLLIN | EPOLLONESHOT), 0);
+    other = dup(pairs[2][0]); /* the file lives on, under another number */
+    close(pairs[1][0]);
+    assert_int_equal(dup2(pairs[0][1], pairs[2][0]), pairs[2][0]);
+    pn_loop_fds_check(real, pairs[0][0] + 1, 1);
+    assert_int_equal(gone.calls + reused.calls, 0); /* not from inside */
+    pn_loop_fds_check(real, 0, 1);
+    step_until(real, &gone.calls, 1);
+    step_until(real, &reused.calls, 1);
+    assert_int_equal(gone.events, PN_WATCH_CLOSED);
+    assert_int_equal(reused.events, PN_WATCH_CLOSED);
+    assert_int_equal(kept.calls, 0);
+    assert_int_equal(write(pairs[0][1], "x", 1), 1);
+    step_until(real, &kept.calls, 1);
+    assert_int_equal(kept.events, EPOLLIN);
+    close(other);
+    for (int i = 0; i < 3; i++) {
+        if (i != 1)
+            close(pairs[i][0]);
+        close(pairs[i][1]);
+    }
+    pn_loop_destroy(real);
+}
+
 /* --- Anything against anything: nobody is forgotten, nobody is called who is off --- */
 
 enum { FDS = 4, WAITERS = 10, ROUNDS = 20000 };
@@ -547,6 +585,7 @@ int main(void)
         TEST(refusals_change_nothing),
         TEST(an_exclusive_watch_is_never_modified),
         TEST(the_kernel_agrees),
+        TEST(what_the_kernel_forgot_is_found),
         TEST(random_waiters_are_never_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
