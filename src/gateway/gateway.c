@@ -96,6 +96,9 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     gw->watch_state = pn_pycompat_state_new((uintptr_t)&gw->watch_state, NULL, 0);
     if (!gw->watch_state)
         return -ENOMEM;
+    int rc = pn__home_signals_start(gw);
+    if (rc < 0)
+        return rc;
     pn__uwsgi_started(gw);
     return 0;
 }
@@ -126,6 +129,7 @@ void pn_gateway_stop(struct pn_gateway *gw)
     if (gw->stopped)
         return;
     gw->stopped = true;
+    pn__home_signals_stop(gw);
     pn__uwsgi_fini(gw);
     pn__errors_finish(gw, &gw->errors_line);
     pn__peers_free_dropped(gw);

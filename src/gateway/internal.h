@@ -11,6 +11,8 @@
 
 #include "gateway/pycompat.h"
 
+#include <stdatomic.h>
+
 #include "base/bounds.h"
 #include "base/bytes.h"
 #include "base/check.h"
@@ -138,11 +140,20 @@ struct pn__state {
     PyObject *aio_locals;
 };
 
+/* The application's signal handlers, run by home: src/gateway/home_signals.c. */
+struct pn__home_signals {
+    bool on;
+    int fds[2]; /* CPython writes to the second */
+    struct pn_watch watch;
+    atomic_bool due;
+};
+
 struct pn_gateway {
     unsigned magic;
     struct pn_handler handler;
     struct pn_core_host host;
     struct pn__state home_state;
+    struct pn__home_signals home_signals;
     struct pn_cores *cores; /* borrowed; NULL before start */
     struct pn_log *log;     /* borrowed */
     enum pn_carrier carrier;
@@ -346,6 +357,9 @@ PN_NORETURN void pn__leave_child(void);
 /* --- module_uwsgi.c, host.c, wsgi.c --- */
 int pn__uwsgi_init(struct pn_gateway *gw, const struct pn_gateway_config *config);
 void pn__uwsgi_started(struct pn_gateway *gw);
+/* Attached, on home, while the loop is there. 0 or negative errno. */
+int pn__home_signals_start(struct pn_gateway *gw);
+void pn__home_signals_stop(struct pn_gateway *gw);
 void pn__uwsgi_fini(struct pn_gateway *gw);
 void pn__host_init(struct pn_gateway *gw);
 void pn__host_fini(struct pn_gateway *gw);

@@ -371,7 +371,7 @@ def test_signals_are_taken_in_requests(serve: Serve, carrier: tuple[str, ...]) -
     assert together(server, "taken") == list(range(N))
 
 
-def later_handlers_run_at_home(serve: Serve, carrier: tuple[str, ...]) -> None:
+def test_handlers_run_at_home(serve: Serve, carrier: tuple[str, ...]) -> None:
     server = serve(*carrier, app=HEAD + SIGNALS)
     answers = together(server, "at_home")
     assert all(home for answer in answers for _, home in answer)
