@@ -6,7 +6,7 @@
 
 enum {
     SMALL_SENDS_MAX = 60, /* then larger pieces, so that a head comes in its time */
-    POLLS_MAX = 2000,     /* 300 virtual seconds: no time-out is that long */
+    POLLS_MAX = 20000,    /* 3000 virtual seconds: no handler takes that long */
     HOLDS_MAX = 100000,   /* the same, while it waits for a 100 */
 };
 
