@@ -232,6 +232,8 @@ static void judge_refusal(struct judge *j, const struct sim_plan *p, struct resp
     right |= c->trouble == SIM_TROUBLE_STALL && r->status == 408;
     right |= c->trouble == SIM_TROUBLE_CUT && r->status == 400;
     right |= c->world->out_of_memory && r->status == 503;
+    /* There was no memory for the 100 that the client waits for. */
+    right |= c->world->out_of_memory && p->waits && r->status == 408;
     if (!right)
         wrong(j, p->id, "an answer of the wire's own");
     if (!r->close || r->chunked)

@@ -469,7 +469,7 @@ static void run(struct triple *t)
         ;
     while (!c->dead && !*follower && io == PN_IO_OK && pn_conn_may_read(c) && !is_full(t)) {
         io = pn_conn_read(c, SIM_TRIPLE_IN_MAX);
-        while (!c->dead && !*follower && take_frame(t))
+        while (io == PN_IO_OK && !c->dead && !*follower && take_frame(t))
             ;
     }
     if (c->dead)
