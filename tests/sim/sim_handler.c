@@ -90,23 +90,29 @@ static void go_on(struct job *j)
 /* --- giving the loop away --- */
 
 struct absence {
+    struct pn_message message; /* first */
     struct sim_world *w;
     bool over;
 };
 
+/* The loop's owner, whichever frame that is, takes the news. */
+static void on_message(struct pn_message *message)
+{
+    ((struct absence *)message)->over = true;
+}
+
+/* As another thread would: a wake alone, without a message behind it, may end in a look and be lost to the sleep. */
 static void on_absence_over(void *ctx)
 {
     struct absence *a = ctx;
-    struct pn_poller *base = sim_poller_base(a->w->sim);
-    a->over = true;
-    base->wake(base);
+    pn_message_send(a->w->loop, &a->message);
 }
 
 /* Other cores run the loop while this frame is away; they come back before it does. */
 static void give_loop_away(struct job *j)
 {
     struct sim_world *w = j->w;
-    struct absence a = {.w = w};
+    struct absence a = {.message.deliver = on_message, .w = w};
     if (w->nested == SIM_NEST_MAX)
         return;
     j->busy = true;
