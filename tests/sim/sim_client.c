@@ -143,6 +143,8 @@ void sim_client_open(struct sim_conn *c)
         l->read_max = 1 + (size_t)sim_random(w, 3000);
     if (sim_chance(w, 20))
         l->write_max = 100 + (size_t)sim_random(w, 5000);
+    if (sim_chance(w, 10))
+        l->cross_every = 2 + (unsigned)sim_random(w, 10);
     if (sim_chance(w, 30))
         l->window = 1000 + (size_t)sim_random(w, 100000);
     if (c->trouble == SIM_TROUBLE_DEAF) {

@@ -174,6 +174,7 @@ static void create(struct sim_world *w)
     };
     h1 = pn_h1_create(w->net, &config, &w->handler);
     world = w;
+    w->one_at_a_time = true;
     if (sim_chance(w, 10))
         end_at(&drain_timer, on_drain, (int64_t)sim_random(w, 100));
     if (sim_chance(w, 5))
@@ -195,6 +196,9 @@ static void connect_client(struct sim_conn *c)
 static void check_conn(struct sim_world *w, const struct pn__h1_conn *hc)
 {
     const struct pn_conn *c = &hc->c;
+    unsigned number = (unsigned)(hc->peer.address[8] - '0');
+    if (w->conns[number].in_start > 0 && !(hc->in_frame && hc->hx))
+        sim_fail(w, "connection %u: an exchange is gone under its frame", number);
     if (c->dead)
         return;
     if (c->timer != c->state->timer)

@@ -347,9 +347,11 @@ static void judge_times(const struct judge *j, bool idle)
     const struct sim_conn *c = j->c;
     const struct sim_link *l = c->link;
     int64_t last_ns = l->moved_at_ns > c->sent_ns ? l->moved_at_ns : c->sent_ns;
-    for (unsigned i = 0; i < c->plan_count; i++)
-        if (c->plans[i].over_ns > last_ns)
-            last_ns = c->plans[i].over_ns;
+    for (unsigned i = 0; i < c->plan_count; i++) {
+        const struct sim_plan *p = &c->plans[i];
+        int64_t over_ns = p->left_ns > p->over_ns ? p->left_ns : p->over_ns;
+        last_ns = over_ns > last_ns ? over_ns : last_ns;
+    }
     int64_t rested_ns = l->closed_at_ns - last_ns;
     /* One that waits with its refusal in the queue goes from one time-out to the next. */
     int64_t most_ns = SIM_KEEPALIVE_NS + SIM_LINGER_NS + (c->trouble ? SIM_WRITE_NS : 0);

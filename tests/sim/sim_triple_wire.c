@@ -397,6 +397,9 @@ static void begin(struct triple *t, unsigned id, struct pn_str line)
     t->live[slot] = tx;
     set_state(t);
     pn_conn_consume(&t->c, SIM_TRIPLE_HEAD + line.n);
+    /* This frame may be away for long, and what lies behind may be what another exchange waits for. */
+    if (pn_conn_input(&t->c).n > 0 || pn_conn_may_read(&t->c))
+        pn_task_post(t->w->loop, &t->c.resume);
     t->w->handler.start(&t->w->handler, x);
 }
 

@@ -73,13 +73,13 @@ static void say_plan(const struct sim_plan *p)
     sim_say(
         p->conn->world,
         "plan %u/%u: %s 1.%u, %s %u%s, connection %u, flaw %u; reads %u%s, answers %u: %u bytes "
-        "by %u, length %u, ending %u;%s%s%s%s%s%s%s%s%s%s, delays %u",
+        "by %u, length %u, ending %u;%s%s%s%s%s%s%s%s%s%s%s, delays %u",
         p->conn->number, p->id, p->method, p->minor, bodies[p->body], p->body_size,
         p->expect ? " expects" : "", p->connection, p->flaw, p->reading,
         p->bites ? " in bites" : "", p->status, p->answer_size, p->piece_size, p->length, p->ending,
         p->info ? " info" : "", p->flushes ? " flushes" : "", p->asks_close ? " closes" : "",
         p->wakes_later ? " wakes later" : "", p->nests ? " nests" : "",
-        p->nests_later ? " nests later" : "", p->keeps ? " keeps" : "",
+        p->nests_later ? " nests later" : "", p->stays ? " stays" : "", p->keeps ? " keeps" : "",
         p->sends_file ? " file" : "", p->trailers ? " trailers" : "",
         p->waits ? " client waits" : "", p->delays);
 }
@@ -265,6 +265,7 @@ static void plan_answer(struct sim_world *w, struct sim_plan *p)
     p->wakes_later = sim_chance(w, 30);
     p->nests = sim_chance(w, 10);
     p->nests_later = sim_chance(w, 10);
+    p->stays = sim_chance(w, 10);
     p->keeps = sim_chance(w, 70);
     p->delays = sim_chance(w, 70) ? 0 : (uint8_t)sim_random(w, 60);
 }
@@ -275,7 +276,7 @@ static void calm_down(struct sim_plan *p)
     const struct sim_world *w = p->conn->world;
     p->flaw = SIM_FLAW_NONE;
     p->expect = p->waits = p->info = p->flushes = p->sends_file = false;
-    p->nests = p->nests_later = false;
+    p->nests = p->nests_later = p->stays = false;
     p->delays = 0;
     p->ending = SIM_END_PROPER;
     p->piece_size = UINT32_MAX;

@@ -80,6 +80,7 @@ struct sim_plan {
     bool wakes_later; /* a notify is acted on by a task, as by a core */
     bool nests;       /* gives the loop away inside start */
     bool nests_later; /* and in a frame of its own */
+    bool stays;       /* gives it away once more before start returns, when all is over */
     bool keeps;       /* and has the text moved first */
     uint8_t delays;   /* in percent: how likely it waits between two steps */
 
@@ -88,6 +89,7 @@ struct sim_plan {
     bool was_cancelled;
     int64_t started_ns;
     int64_t over_ns;
+    int64_t left_ns; /* when start returned; 0: before it was over */
 
     /* What the request log said. */
     unsigned logs;
@@ -120,6 +122,7 @@ struct sim_conn {
     unsigned small_sends;
     unsigned polls; /* since all was sent: how often it looked for more */
     bool shut;
+    unsigned in_start; /* how many requests of it have start on a stack */
     bool calm;         /* all is there at once and answered at once: one send */
     unsigned refusals; /* logged without an exchange */
     unsigned refusal_status;
@@ -149,6 +152,7 @@ struct sim_world {
     bool closed_all;    /* the wire was told to close everything */
     unsigned peers_gone;
     unsigned nested;
+    bool one_at_a_time;    /* no request begins while start of the one before is on a stack */
     unsigned requests_max; /* of a connection; 0: no bound */
     unsigned jobs;         /* of handlers, alive */
     unsigned starts;

@@ -32,6 +32,39 @@ static enum pn_io fail(struct pn_transport *t, int error)
     return PN_IO_ERROR;
 }
 
+/* As TLS does in a handshake: a read must write first, and a write must read. The edge comes a little later, and
+ * the next call of that kind (*CROSSED) goes through. */
+static bool crosses(struct sim_link *l, bool *crossed, void (*edge)(void *ctx))
+{
+    if (!l->cross_every)
+        return false;
+    *crossed = !*crossed && ++l->calls % l->cross_every == 0;
+    if (!*crossed)
+        return false;
+    sim_at(l->sim, sim_now_ns(l->sim) + PN_NS_PER_MS, edge, l);
+    return true;
+}
+
+static void on_room(void *ctx)
+{
+    struct sim_link *l = ctx;
+    if (l->fd >= 0)
+        sim_fd_raise(l->sim, l->fd, EPOLLOUT);
+}
+
+static void on_bytes(void *ctx)
+{
+    struct sim_link *l = ctx;
+    if (l->fd >= 0)
+        sim_fd_raise(l->sim, l->fd, EPOLLIN);
+}
+
+/* Only what finds nothing to read waits for something. */
+static bool write_crosses(struct sim_link *l)
+{
+    return pn_bytes_len(&l->to_server) == 0 && !l->eof && crosses(l, &l->write_crossed, on_bytes);
+}
+
 static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, int count,
                              size_t *done)
 {
@@ -40,6 +73,11 @@ static enum pn_io link_readv(struct pn_transport *t, const struct iovec *iov, in
     *done = 0;
     if (l->broken)
         return fail(t, ECONNRESET);
+    if (crosses(l, &l->read_crossed, on_room)) {
+        /* What came is in the layer between: only the room tells. */
+        sim_fd_lower(l->sim, l->fd, EPOLLIN | EPOLLOUT);
+        return PN_IO_WANT_WRITE;
+    }
     size_t left = pn_bytes_len(&l->to_server);
     if (left == 0) {
         if (l->eof) {
@@ -86,6 +124,8 @@ static enum pn_io link_writev(struct pn_transport *t, const struct iovec *iov, i
     *done = 0;
     if (l->broken || l->fin)
         return fail(t, EPIPE);
+    if (write_crosses(l))
+        return PN_IO_WANT_READ;
     size_t room = room_of(l);
     if (room == 0) {
         sim_fd_lower(l->sim, l->fd, EPOLLOUT);
@@ -111,6 +151,8 @@ static enum pn_io link_sendfile(struct pn_transport *t, int file_fd, off_t *offs
     *done = 0;
     if (l->broken || l->fin)
         return fail(t, EPIPE);
+    if (write_crosses(l))
+        return PN_IO_WANT_READ;
     size_t room = pn_min_size(pn_min_size(room_of(l), n), sizeof block);
     if (room == 0) {
         sim_fd_lower(l->sim, l->fd, EPOLLOUT);

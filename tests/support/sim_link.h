@@ -16,13 +16,16 @@ struct sim_link {
     size_t read_max;           /* bytes a readv gives at most; 0: no bound */
     size_t write_max;          /* bytes a writev takes at most; 0: no bound */
     size_t window;             /* bytes that to_client may hold before writes block */
-    bool eof;                  /* the client has shut its direction down */
-    bool broken;               /* reset by the client */
-    bool fin;                  /* the server has shut its direction down, or closed */
-    bool reset;                /* the server closed by RST */
-    size_t unread;             /* bytes that the server had not read when it closed */
-    int64_t moved_at_ns;       /* when the server last read or wrote bytes */
-    int64_t fin_at_ns;         /* when FIN was set */
+    unsigned cross_every;      /* of so many calls one wants the other direction first; 0: none */
+    unsigned calls;            /* counted for that */
+    bool read_crossed, write_crossed;
+    bool eof;            /* the client has shut its direction down */
+    bool broken;         /* reset by the client */
+    bool fin;            /* the server has shut its direction down, or closed */
+    bool reset;          /* the server closed by RST */
+    size_t unread;       /* bytes that the server had not read when it closed */
+    int64_t moved_at_ns; /* when the server last read or wrote bytes */
+    int64_t fin_at_ns;   /* when FIN was set */
     int64_t closed_at_ns;
     unsigned writes;      /* that moved bytes */
     unsigned reads;       /* that moved bytes, or found the end */
