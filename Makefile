@@ -2,18 +2,21 @@
 # Thin on purpose: the work is in tools/. `make help` lists the targets.
 
 SHELL := /bin/bash
-export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
+export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS STDLIB_MODULES STDLIB_CARRIERS BENCH_ARGS BENCH_LIMIT
 
-.PHONY: help demo test asan tsan fuzz sim lint bench format clean
+.PHONY: help demo test test-stdlib asan tsan fuzz sim lint bench format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
 
 demo: ## build, serve both example programs, drive each with ab, print a table
 	@tools/demo
 
 test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" chooses)
 	@tools/test
+
+test-stdlib: ## the standard library's own tests, run inside requests
+	@tools/test-stdlib
 
 asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
 	@tools/test --sanitize address

@@ -35,6 +35,7 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
                     || compgen -G '/usr/lib/clang/*/lib/linux/libclang_rt.fuzzer*' >/dev/null \
                     || echo libclang-rt-14-dev ;;
             clang-format) command -v clang-format-14 >/dev/null || echo clang-format-14 ;;
+            python-testsuite) echo libpython3-testsuite ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
             peers-build) command -v g++ >/dev/null || echo g++
                 [ -e /usr/include/ev.h ] || echo libev-dev ;;
