@@ -53,7 +53,7 @@ static void too_old(struct pn_timer *timer)
 static void count_in(struct pn_cores *cores, struct pn_core *core)
 {
     cores->under_way++;
-    atomic_store_explicit(&core->busy, true, memory_order_relaxed);
+    atomic_store_explicit(&core->busy, true, memory_order_release);
 }
 
 static void run_queued(struct pn_task *task)

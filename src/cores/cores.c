@@ -372,7 +372,7 @@ void pn__home_steps(struct pn_cores *cores)
 {
     struct pn_core *home = cores->home;
     cores->home_due = false;
-    atomic_store_explicit(&home->busy, true, memory_order_relaxed);
+    atomic_store_explicit(&home->busy, true, memory_order_release);
     for (unsigned i = 0; i < cores->home_work.budget; i++) {
         /* A step may wait, and another core may set other work meanwhile. */
         const struct pn_home_work work = cores->home_work;

@@ -297,9 +297,11 @@ static inline void pn__count(_Atomic uint64_t *counter)
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
+/* Acquire, as it was set by a release: the watchdog that cuts a busy core goes on to read its state, which
+ * the core's own thread or fiber wrote. */
 static inline bool pn__core_busy(const struct pn_core *core)
 {
-    return atomic_load_explicit(&core->busy, memory_order_relaxed);
+    return atomic_load_explicit(&core->busy, memory_order_acquire);
 }
 
 /* After the loop has slept: the watchdog may have gone to sleep too. */
