@@ -51,7 +51,8 @@ static void app_join(struct visitor *v)
     void *result = NULL;
     struct timespec t;
     errno = 99;
-    if (v->number == 9) {
+    /* To TSan what thrd_create made is no thread, and nobody may join it. */
+    if (v->number == 9 && !PN_TSAN) {
         thrd_t c11;
         int value = 0;
         REQUIRE(thrd_create(&c11, end_together_c11, s) == thrd_success);
@@ -69,7 +70,9 @@ static void app_join(struct visitor *v)
     REQUIRE(probe->pthread_join(thread, &result) == 0);
     REQUIRE(result == (void *)0x4711);
     REQUIRE(errno == 99);
-    REQUIRE(probe->pthread_join(probe->pthread_self(), NULL) == EDEADLK);
+    /* TSan forgets a thread that anybody tries to join, refused or not: it stops at the true join. */
+    if (!PN_TSAN)
+        REQUIRE(probe->pthread_join(probe->pthread_self(), NULL) == EDEADLK);
 }
 
 static void joins_keep_nobody(void **state)
