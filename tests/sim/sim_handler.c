@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "sim/sim_world.h"
 
+enum { DELAYS_MAX = 300 }; /* of one request: a body in the smallest pieces must end some time */
+
 enum phase { READING = 0, HEAD = 1, WRITING = 2, ENDING = 3, DONE = 4 };
 
 struct job {
@@ -25,6 +27,7 @@ struct job {
     unsigned waits_for; /* bits of PN_NOTIFY_* */
     uint32_t taken;     /* of the request's body */
     uint32_t written;
+    unsigned delayed; /* how often it has rested */
 };
 
 static void run(struct job *j);
@@ -182,8 +185,9 @@ static void on_notify(struct pn_exchange *x, unsigned why)
 /* True when the job rests for a while now. */
 static bool delays(struct job *j)
 {
-    if (!sim_chance(j->w, j->plan->delays))
+    if (j->delayed == DELAYS_MAX || !sim_chance(j->w, j->plan->delays))
         return false;
+    j->delayed++;
     int64_t span_ns = (int64_t)sim_random(j->w, 100) * PN_NS_PER_MS;
     if (pn_timer_set(j->w->loop, &j->timer, pn_loop_now_ns(j->w->loop) + span_ns) < 0)
         return false;
