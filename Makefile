@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS STDLIB_MODULES STDLIB_CARRIERS BENCH_ARGS BENCH_LIMIT
 
-.PHONY: help demo test test-stdlib asan tsan fuzz sim lint bench format clean
+.PHONY: help demo test test-drivers test-stdlib asan tsan fuzz sim lint bench format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -17,6 +17,9 @@ test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" c
 
 test-stdlib: ## the standard library's own tests, run inside requests
 	@tools/test-stdlib
+
+test-drivers: ## database drivers and HTTP clients in requests, beside servers that it starts
+	@tools/test-drivers
 
 asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
 	@tools/test --sanitize address

@@ -37,6 +37,14 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
             clang-format) command -v clang-format-14 >/dev/null || echo clang-format-14 ;;
             python-testsuite) echo libpython3-testsuite ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
+            # Without their services where that can be: the tests start them themselves.
+            drivers) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql
+                command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] \
+                    || echo mariadb-server-core
+                command -v my_print_defaults >/dev/null || echo mariadb-client-core
+                command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
+                    || echo redis-server
+                command -v mariadb_config >/dev/null || echo libmariadb-dev ;;
             peers-build) command -v g++ >/dev/null || echo g++
                 [ -e /usr/include/ev.h ] || echo libev-dev ;;
             *) die "tools/lib.sh: unknown need '$need'" ;;

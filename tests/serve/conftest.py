@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fixtures import serve
 from harness import CARRIERS, SLOW, Server, become_subreaper, server_command
+
+__all__ = ["serve"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,25 +30,6 @@ def carrier(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def carrier_name(request: pytest.FixtureRequest, carrier: tuple[str, ...]) -> str:
     """The name of the carrier under test: "inline", "threads" or "fibers"."""
     return next(name for name, options in CARRIERS.items() if options == carrier)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """``serve(*args, app=..., ...)`` starts a server; each is stopped and judged at the end."""
-    servers: list[Server] = []
-
-    def start(*args: object, spawn_only: bool = False, **more: object) -> Server:
-        folder = tmp_path / f"server{len(servers)}"
-        folder.mkdir()
-        server = Server(folder, [str(arg) for arg in args], **more)  # type: ignore[arg-type]
-        servers.append(server)
-        return server.spawn() if spawn_only else server.start()
-
-    yield start
-    problems = [problem for server in servers for problem in server.finish()]
-    if problems:
-        logs = "".join(f"--- log of {server.folder.name}:\n{server.log}" for server in servers)
-        pytest.fail("the server:\n" + "\n".join(problems) + "\n" + logs, pytrace=False)
 
 
 @pytest.fixture
