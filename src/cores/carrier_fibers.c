@@ -25,7 +25,11 @@ enum { STACKS_KEPT = 64, TRIM_MAX = 64 };
 
 #define NOT_RESUMED (-1000) /* core->reason before anything happened */
 
+/* How much is fetched of the fiber that goes on next, in bytes. */
+enum { STACK_FETCHED = 1536, STATE_FETCHED = 128, REQUEST_FETCHED = 256 };
+
 static void fiber_main(void *arg);
+static void time_over(struct pn_timer *timer);
 
 /* --- Resuming ---------------------------------------------------------------------------------------- */
 
@@ -45,9 +49,26 @@ static void fd_ready(struct pn_watch *watch, uint32_t revents)
     resume(core, revents & PN_WATCH_CLOSED ? -EBADF : PN_WAIT_READY);
 }
 
+/* The timer that fires next is most likely a fiber's too, and everything of it has long left the near caches: its
+ * frames are on their way while this one goes on. */
+static void fetch_next(const struct pn_loop *loop)
+{
+    const struct pn_timer *timer = pn_loop_next_timer(loop);
+    if (!timer || timer->fire != time_over)
+        return;
+    const struct pn_core *core = pn_container_of(timer, const struct pn_core, timer);
+    __builtin_prefetch(&core->node);
+    __builtin_prefetch(&core->wait);
+    pn_prefetch(core->state, STATE_FETCHED);
+    pn_prefetch(core->request, REQUEST_FETCHED);
+    pn_prefetch(core->fiber.sp, STACK_FETCHED);
+}
+
 static void time_over(struct pn_timer *timer)
 {
-    resume(pn_container_of(timer, struct pn_core, timer), PN_WAIT_TIMEOUT);
+    struct pn_core *core = pn_container_of(timer, struct pn_core, timer);
+    fetch_next(core->cores->loop);
+    resume(core, PN_WAIT_TIMEOUT);
 }
 
 static void turn_over(struct pn_task *task)

@@ -190,6 +190,8 @@ int pn_timer_set(struct pn_loop *loop, struct pn_timer *timer, int64_t deadline_
 void pn_timer_cancel(struct pn_loop *loop, struct pn_timer *timer);
 /* The earliest deadline of all, PN_NEVER_NS without one. */
 int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop);
+/* The timer that has it, NULL without one: for whoever wants to fetch what it will touch. */
+const struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop);
 
 /* Time-outs of many objects with one span (a connection state's): a FIFO list a class, and one
  * timer for it that is moved lazily. Starting one, also one that runs, puts it at the list's

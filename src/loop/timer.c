@@ -110,6 +110,11 @@ int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop)
     return loop->heap_count ? loop->heap[0].deadline_ns : PN_NEVER_NS;
 }
 
+const struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop)
+{
+    return loop->heap_count ? loop->heap[0].timer : NULL;
+}
+
 bool pn__timer_step(struct pn_loop *loop)
 {
     if (pn_loop_next_deadline_ns(loop) > loop->now_ns || loop->heap_count == 0 ||

@@ -103,6 +103,7 @@ static void heap_against_a_sorted_model(void **state)
         assert_int_equal(pn_timer_is_set(&p->timer), p->set);
         struct probe *first = model_first();
         assert_int_equal(pn_loop_next_deadline_ns(loop), first ? first->deadline_ns : PN_NEVER_NS);
+        assert_ptr_equal(pn_loop_next_timer(loop), first ? &first->timer : NULL);
     }
     assert_true(model_fired > ROUNDS / 10);
 }
