@@ -129,14 +129,18 @@ class HomeLoop(Loop):
         self._thread_id = threading.get_ident()
         events._set_running_loop(self)
 
-    def _finish(self, timeout_s):
-        """The server ends: tasks are cancelled, and may clean up for a while."""
-        self._ending = True
-        if self._hooks_before is not None:
+    def _end_running(self):
+        """The server ends: from here on the loop runs by ``run_until_complete``."""
+        if not self._ending and self._hooks_before is not None:
             events._set_running_loop(None)
             self._thread_id = None
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*self._hooks_before)
+        self._ending = True
+
+    def _finish(self, timeout_s):
+        """Tasks are cancelled, and may clean up for a while."""
+        self._end_running()
         if not self.is_closed():
             self.run_until_complete(self._wind_up(timeout_s))
 

@@ -18,6 +18,7 @@
  * This header is free of Python.h, for main: struct _object is PyObject. Every function is called attached. */
 #pragma once
 
+#include "base/list.h"
 #include "base/log.h"
 #include "cores/core.h"
 
@@ -52,10 +53,37 @@ int pn_aio_home_begin(struct pn_aio_home *home);
  * when nothing changed. 0, or -1 with an exception set. */
 int pn_aio_home_prepare_request(struct pn_aio_home *home, struct pn_core *core);
 
+/* A call from C: run on home, inside the application, before the callbacks of the same turn. Embedded in
+ * what it is for; run may free that. run returns 0, or -1 with SystemExit or KeyboardInterrupt set. */
+struct pn_aio_call {
+    struct pn_list node;
+    int (*run)(struct pn_aio_call *call);
+};
+static inline void pn_aio_call_init(struct pn_aio_call *call, int (*run)(struct pn_aio_call *))
+{
+    pn_list_init(&call->node);
+    call->run = run;
+}
+/* Owner, after bind. CALL may stand there already. Before it has run it may be withdrawn with
+ * pn_list_remove, owning the loop or inside on home. */
+void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call);
+/* The loop object; borrowed. */
+struct _object *pn_aio_home_loop(struct pn_aio_home *home);
+/* On home, inside. CALLABLE(*ARGS, **NAMES) as PyObject_Vectorcall has it; the one call_soon that it
+ * makes on the loop (a new asyncio.Task makes it) is run before this returns. *RESULT is what CALLABLE
+ * returned, a new reference, or NULL with an exception (then 0 is returned). As pn_aio_call.run. */
+int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable,
+                         struct _object *const *args, size_t count, struct _object *names,
+                         struct _object **result);
+
 /* Calls that are due or will be: call_soon, call_later, call_at, not cancelled. Owner. */
 size_t pn_aio_home_scheduled(const struct pn_aio_home *home);
 /* One line in the log when there are any. */
 void pn_aio_home_say_dropped(struct pn_aio_home *home);
+
+/* Once, before end: WIND_UP is called there, attached, when no request runs any more and everything that
+ * is scheduled still is; it may run the loop by its run_until_complete. */
+void pn_aio_home_on_end(struct pn_aio_home *home, void (*wind_up)(void *ctx), void *ctx);
 
 /* On home, attached, after pn_cores_run came back with 0, before gateway and cores go: what is scheduled is
  * dropped, tasks are cancelled and may run their finally blocks for at most TIMEOUT_NS, the loop is

@@ -30,6 +30,8 @@ struct pn_aio_home {
     PyObject *policy_key;   /* "_event_loop_policy" in there */
     PyObject *loop_key;     /* "_loop", in a policy's thread-local */
     PyObject *set_event_loop;
+    void (*wind_up)(void *ctx);
+    void *wind_up_ctx;
     bool exit_said;
 };
 
@@ -171,19 +173,58 @@ static void work_step(void *ctx)
 {
     struct pn_aio_home *home = ctx;
     struct pn_core *core = pn_core_self();
+    struct pn_list todo;
+    pn_list_init(&todo);
     pn__aio_arm_waiting(home->aio);
+    pn__aio_calls_take(home->aio, &todo);
     pn_core_enter_app(core);
-    int rc = pn__aio_run_batch(home->aio, CALLBACKS_MAX);
+    int rc = pn__aio_calls_run(&todo);
+    if (pn_likely(rc == 0 && pn_core_self() == core))
+        rc = pn__aio_run_batch(home->aio, CALLBACKS_MAX);
     if (pn_unlikely(pn_core_self() != core))
         pn__leave_child();
     if (pn_unlikely(rc < 0))
         take_exit(home);
     pn_core_leave_app(core);
+    pn__aio_calls_put_back(home->aio, &todo);
     if (pn_likely(rc == 0 || home->exit_said))
         return;
     home->exit_said = true;
     if (home->config.exit_wanted)
         home->config.exit_wanted(home->config.ctx);
+}
+
+void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call)
+{
+    struct pn__aio *aio = home->aio;
+    if (pn_list_linked(&call->node))
+        return;
+    pn_list_push_back(&aio->calls, &call->node);
+    __atomic_store_n(&aio->calls_due, true, __ATOMIC_RELAXED);
+}
+
+struct _object *pn_aio_home_loop(struct pn_aio_home *home)
+{
+    return (PyObject *)home->aio;
+}
+
+int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable,
+                         struct _object *const *args, size_t count, struct _object *names,
+                         struct _object **result)
+{
+    struct pn__aio *aio = home->aio;
+    int rc = 0;
+    aio->capture = true;
+    *result = PyObject_Vectorcall(callable, args, count, names);
+    aio->capture = false;
+    struct pn__handle *h = aio->captured;
+    aio->captured = NULL;
+    if (pn_unlikely(!h))
+        return 0;
+    if (pn_likely(*result && !h->cancelled))
+        rc = pn__handle_run(h);
+    Py_DECREF(h);
+    return rc;
 }
 
 int pn_aio_home_bind(struct pn_aio_home *home, struct pn_cores *cores)
@@ -291,6 +332,12 @@ static void collect_wake(struct pn__aio *aio)
         (void)pn_loop_step(aio->loop);
 }
 
+void pn_aio_home_on_end(struct pn_aio_home *home, void (*wind_up)(void *ctx), void *ctx)
+{
+    home->wind_up = wind_up;
+    home->wind_up_ctx = ctx;
+}
+
 void pn_aio_home_end(struct pn_aio_home *home, int64_t timeout_ns)
 {
     struct pn__aio *aio = home->aio;
@@ -303,6 +350,8 @@ void pn_aio_home_end(struct pn_aio_home *home, int64_t timeout_ns)
     aio->home = NULL;
     pn__aio_attach_loop(aio, loop);
     pn_loop_resume(loop);
+    if (home->wind_up)
+        home->wind_up(home->wind_up_ctx);
     pn__aio_drop_timers(aio);
     PyObject *done = PyObject_CallMethod((PyObject *)aio, "_finish", "d", (double)timeout_ns / 1e9);
     if (!done)

@@ -100,7 +100,12 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
         return NULL;
     }
     Py_INCREF(h);
-    pn__handles_push(&aio->ready, h);
+    if (pn_unlikely(aio->capture)) {
+        aio->capture = false;
+        aio->captured = h;
+    } else {
+        pn__handles_push(&aio->ready, h);
+    }
     return (PyObject *)h;
 }
 
@@ -187,6 +192,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     struct pn__aio *aio = (struct pn__aio *)type->tp_alloc(type, 0); /* zeroed */
     if (!aio)
         return NULL;
+    pn_list_init(&aio->calls);
     pn_list_init(&aio->armed);
     aio->wake.deliver = wake_delivered;
     atomic_init(&aio->wake_sent, false);

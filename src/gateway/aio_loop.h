@@ -79,7 +79,11 @@ struct pn__aio {
     struct pn_aio_home *aside; /* what home is again after a run before the worker's */
     bool owns_loop;
     struct pn__handles ready;
-    struct pn__handles unarmed; /* timers that whoever owns the loop will set */
+    struct pn__handles unarmed;  /* timers that whoever owns the loop will set */
+    struct pn_list calls;        /* struct pn_aio_call */
+    bool calls_due;              /* calls is not empty */
+    bool capture;                /* the next call_soon goes to captured, not to ready */
+    struct pn__handle *captured; /* owned */
     struct pn_list armed;
     size_t armed_count;
     struct pn__aio_fd **fds; /* by number; entries are made once and kept */
@@ -138,7 +142,8 @@ static inline struct pn__handle *pn__handles_pop(struct pn__handles *q)
 static inline bool pn__aio_has_ready(const struct pn__aio *aio)
 {
     return __atomic_load_n(&aio->ready.count, __ATOMIC_RELAXED) > 0 ||
-           __atomic_load_n(&aio->unarmed.count, __ATOMIC_RELAXED) > 0;
+           __atomic_load_n(&aio->unarmed.count, __ATOMIC_RELAXED) > 0 ||
+           __atomic_load_n(&aio->calls_due, __ATOMIC_RELAXED);
 }
 
 static inline struct pn__timer_handle *pn__handle_timer(struct pn__handle *h)
@@ -187,6 +192,11 @@ void pn__aio_fds_unwatch(struct pn__aio *aio);
 void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped);
 
 /* --- aio_run.c --- */
+/* Owner: takes what stands in aio->calls to TODO, an initialised head, and puts back what is left of it. */
+void pn__aio_calls_take(struct pn__aio *aio, struct pn_list *todo);
+void pn__aio_calls_put_back(struct pn__aio *aio, struct pn_list *todo);
+/* Runs what stands in TODO: 0, or -1 with an exception that ends the loop. */
+int pn__aio_calls_run(struct pn_list *todo);
 /* At most MAX of the calls that are ready now, in order: 0, or -1 with an exception that ends the loop. */
 int pn__aio_run_batch(struct pn__aio *aio, size_t max);
 /* The pn_loop LOOP runs AIO's callbacks itself from now on, in its HOME phase; one that AIO owns

@@ -32,6 +32,31 @@ PN_COLD static int run_watched(struct pn__aio *aio, struct pn__handle *h)
     return rc;
 }
 
+void pn__aio_calls_take(struct pn__aio *aio, struct pn_list *todo)
+{
+    pn_list_splice_back(todo, &aio->calls);
+    __atomic_store_n(&aio->calls_due, false, __ATOMIC_RELAXED);
+}
+
+void pn__aio_calls_put_back(struct pn__aio *aio, struct pn_list *todo)
+{
+    if (pn_likely(pn_list_empty(todo)))
+        return;
+    pn_list_splice_back(&aio->calls, todo);
+    __atomic_store_n(&aio->calls_due, true, __ATOMIC_RELAXED);
+}
+
+int pn__aio_calls_run(struct pn_list *todo)
+{
+    struct pn_list *node;
+    while ((node = pn_list_pop_front(todo))) {
+        struct pn_aio_call *call = pn_list_entry(node, struct pn_aio_call, node);
+        if (pn_unlikely(call->run(call) < 0))
+            return -1;
+    }
+    return 0;
+}
+
 int pn__aio_run_batch(struct pn__aio *aio, size_t max)
 {
     int rc = 0;
@@ -57,9 +82,13 @@ static bool phase_pending(void *ctx)
 static void phase_step(void *ctx)
 {
     struct pn__aio *aio = ctx;
+    struct pn_list todo;
+    pn_list_init(&todo);
     pn__aio_arm_waiting(aio);
-    if (pn__aio_run_batch(aio, SIZE_MAX) < 0)
+    pn__aio_calls_take(aio, &todo);
+    if (pn__aio_calls_run(&todo) < 0 || pn__aio_run_batch(aio, SIZE_MAX) < 0)
         aio->failed = true;
+    pn__aio_calls_put_back(aio, &todo);
     aio->woke = aio->slept;
     aio->slept = false;
     aio->batch_done = true;

@@ -86,12 +86,14 @@ int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *conf
 {
     pn__blocks_init(gw);
     gw->servers = pn_xcalloc(config->server_count, sizeof *gw->servers);
+    gw->server_count = config->server_count;
     for (size_t i = 0; i < config->server_count; i++) {
         gw->servers[i].listener = config->servers[i].listener;
+        if (config->servers[i].unix_path)
+            gw->servers[i].unix_path = pn_xstrdup(config->servers[i].unix_path);
         gw->servers[i].environ = make_template(gw, &config->servers[i]);
         if (!gw->servers[i].environ)
             return -1;
-        gw->server_count = i + 1;
     }
     return 0;
 }
@@ -99,8 +101,10 @@ int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *conf
 void pn__environ_fini(struct pn_gateway *gw)
 {
     pn__blocks_fini(gw);
-    for (size_t i = 0; i < gw->server_count; i++)
+    for (size_t i = 0; i < gw->server_count; i++) {
         Py_CLEAR(gw->servers[i].environ);
+        free(gw->servers[i].unix_path);
+    }
     free(gw->servers);
     gw->servers = NULL;
     gw->server_count = 0;
@@ -108,16 +112,15 @@ void pn__environ_fini(struct pn_gateway *gw)
 
 /* --- What a connection's requests have in common --- */
 
-static PyObject *template_for(struct pn_gateway *gw, const struct pn_listener *listener)
+static size_t server_of(const struct pn_gateway *gw, const struct pn_listener *listener)
 {
     for (size_t i = 1; i < gw->server_count; i++)
         if (gw->servers[i].listener == listener)
-            return gw->servers[i].environ;
-    return gw->servers[0].environ;
+            return i;
+    return 0;
 }
 
-/* Borrowed of the peer's record; NULL with an exception. */
-static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
+struct pn__peer *pn__peer_of(struct pn_gateway *gw, struct pn_peer *peer)
 {
     if (pn_likely(peer->handler_cache))
         return peer->handler_cache;
@@ -131,7 +134,9 @@ static struct pn__peer *peer_of(struct pn_gateway *gw, struct pn_peer *peer)
     /* Many connections come from one address: of one client, or a proxy. */
     p->address = pn__value(gw, PN_HEADER_HOST, (struct pn_str){peer->address, peer->address_len});
     p->port = pn__latin1((struct pn_str){port, n});
-    p->environ = template_for(gw, peer->listener);
+    p->server = server_of(gw, peer->listener);
+    p->environ = gw->servers[p->server].environ;
+    p->client = NULL;
     p->block = NULL;
     p->dropped = NULL;
     if (!p->address || !p->port) {
@@ -148,6 +153,7 @@ static void free_peer(struct pn__peer *p)
 {
     Py_DECREF(p->address);
     Py_DECREF(p->port);
+    Py_XDECREF(p->client);
     free(p);
 }
 
@@ -341,7 +347,7 @@ PyObject *pn__environ_build(struct pn__request *r)
     struct pn_gateway *gw = r->gw;
     struct pn_exchange *x = r->x;
     bool forwarded = false;
-    struct pn__peer *peer = peer_of(gw, x->peer);
+    struct pn__peer *peer = pn__peer_of(gw, x->peer);
     if (!peer)
         return NULL;
     PyObject *env = common_part(gw, peer, x, &forwarded);

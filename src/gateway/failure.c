@@ -26,15 +26,16 @@ static PyObject *format_exception(PyObject *exc)
 }
 
 /* "GET /path" of a request, safe for a log. Inside; takes the loop for a moment. */
-static size_t describe(struct pn__request *r, char *out, size_t size)
+static size_t describe(const struct pn_exchange *x, char *out, size_t size)
 {
     size_t n;
-    pn_core_leave_app(r->core);
-    struct pn_str method = pn_exchange_text(r->x, r->x->method);
+    struct pn_core *core = pn_core_self();
+    pn_core_leave_app(core);
+    struct pn_str method = pn_exchange_text(x, x->method);
     n = pn_log_escape(out, 32, method);
     out[n++] = ' ';
-    n += pn_log_escape(out + n, size - n, pn_exchange_text(r->x, r->x->target));
-    pn_core_enter_app(r->core);
+    n += pn_log_escape(out + n, size - n, pn_exchange_text(x, x->target));
+    pn_core_enter_app(core);
     return n;
 }
 
@@ -48,13 +49,18 @@ static void defuse(char *p, size_t n)
 
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)
 {
+    pn__log_exception_of(gw, r && r->core == pn_core_self() ? r->x : NULL, what);
+}
+
+void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what)
+{
     char target[TARGET_MAX + 64];
     size_t target_len = 0;
     PyObject *exc = pn_pycompat_take_exception();
     if (!exc)
         return;
-    if (r && r->core == pn_core_self())
-        target_len = describe(r, target, TARGET_MAX);
+    if (x)
+        target_len = describe(x, target, TARGET_MAX);
     PyObject *bytes = format_exception(exc);
     char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
     size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;

@@ -117,48 +117,33 @@ static int find_client(const struct pn_gateway *gw, const struct items *hops, st
     return best;
 }
 
-static int put(PyObject *env, PyObject *key, PyObject *value)
+static void set_client(struct pn__forwarded *out, const struct address *a)
 {
-    if (!value)
-        return -1;
-    int rc = PyDict_SetItem(env, key, value);
-    Py_DECREF(value);
-    return rc;
+    PN_STATIC_ASSERT(sizeof out->address >= sizeof a->text, "any address fits");
+    memcpy(out->address, a->text, sizeof a->text);
+    /* The port of the connection is the proxy's; 0 says that the client's is not known. */
+    out->port = a->port;
 }
 
-static int put_client(struct pn_gateway *gw, PyObject *env, const struct address *a)
+static void set_scheme(struct pn__forwarded *out, struct pn_str proto)
 {
-    /* The port of the connection is the proxy's; "0" says that the client's is not known. */
-    if (put(env, gw->words[PN__W_REMOTE_ADDR], PyUnicode_FromString(a->text)) < 0)
-        return -1;
-    return put(env, gw->words[PN__W_REMOTE_PORT], PyUnicode_FromFormat("%u", a->port));
-}
-
-static int put_scheme(struct pn_gateway *gw, PyObject *env, struct pn_str proto)
-{
-    enum pn__word word;
     if (pn_str_eq_nocase(proto, PN_STR("https")) || pn_str_eq_nocase(proto, PN_STR("wss")))
-        word = PN__W_HTTPS;
+        out->scheme = PN__FORWARDED_HTTPS;
     else if (pn_str_eq_nocase(proto, PN_STR("http")) || pn_str_eq_nocase(proto, PN_STR("ws")))
-        word = PN__W_HTTP;
-    else
-        return 0;
-    return PyDict_SetItem(env, gw->words[PN__W_URL_SCHEME], gw->words[word]);
+        out->scheme = PN__FORWARDED_HTTP;
 }
 
-static int put_host(struct pn_gateway *gw, PyObject *env, struct pn_str host)
+static void set_host(struct pn__forwarded *out, struct pn_str host)
 {
-    if (!host.n || !pn_h1_host_valid(host))
-        return 0;
-    return put(env, gw->words[PN__W_HTTP_HOST], pn__latin1(host));
+    if (host.n && pn_h1_host_valid(host))
+        out->host = host;
 }
 
-static int put_port(struct pn_gateway *gw, PyObject *env, struct pn_str port)
+static void set_port(struct pn__forwarded *out, struct pn_str port)
 {
     uint64_t number;
-    if (pn_str_to_u64(port, 65535, &number) < 0 || number == 0)
-        return 0;
-    return put(env, gw->words[PN__W_SERVER_PORT], PyUnicode_FromFormat("%u", (unsigned)number));
+    if (pn_str_to_u64(port, 65535, &number) == 0)
+        out->server_port = (unsigned)number;
 }
 
 /* The value that belongs to hop BEST of HOPS. */
@@ -170,29 +155,29 @@ static struct pn_str value_of(const struct items *values, const struct items *ho
     return unquoted(items_at(values, parallel ? (size_t)best : 0));
 }
 
-/* 1: there were such headers, 0: there were none, -1 with an exception. */
-static int apply_x_forwarded(struct pn__request *r, PyObject *env)
+/* Whether there were such headers. */
+static bool find_x_forwarded(const struct pn_gateway *gw, const struct pn_exchange *x,
+                             struct pn__forwarded *out)
 {
-    struct pn_gateway *gw = r->gw;
     struct items hops, protos, hosts, ports, ssl;
     struct address client;
-    collect(r->x, PN_HEADER_X_FORWARDED_FOR, &hops);
-    collect(r->x, PN_HEADER_X_FORWARDED_PROTO, &protos);
-    collect(r->x, PN_HEADER_X_FORWARDED_HOST, &hosts);
-    collect(r->x, PN_HEADER_X_FORWARDED_PORT, &ports);
-    collect(r->x, PN_HEADER_X_FORWARDED_SSL, &ssl);
+    collect(x, PN_HEADER_X_FORWARDED_FOR, &hops);
+    collect(x, PN_HEADER_X_FORWARDED_PROTO, &protos);
+    collect(x, PN_HEADER_X_FORWARDED_HOST, &hosts);
+    collect(x, PN_HEADER_X_FORWARDED_PORT, &ports);
+    collect(x, PN_HEADER_X_FORWARDED_SSL, &ssl);
     if (!(hops.total + protos.total + hosts.total + ports.total + ssl.total))
-        return 0;
+        return false;
     int best = find_client(gw, &hops, &client);
-    if (best >= 0 && put_client(gw, env, &client) < 0)
-        return -1;
+    if (best >= 0)
+        set_client(out, &client);
     struct pn_str proto = value_of(&protos, &hops, best);
     if (!proto.n && ssl.total && pn_str_eq_nocase(items_at(&ssl, 0), PN_STR("on")))
         proto = PN_STR("https");
-    if (put_scheme(gw, env, proto) < 0 || put_host(gw, env, value_of(&hosts, &hops, best)) < 0 ||
-        put_port(gw, env, value_of(&ports, &hops, best)) < 0)
-        return -1;
-    return 1;
+    set_scheme(out, proto);
+    set_host(out, value_of(&hosts, &hops, best));
+    set_port(out, value_of(&ports, &hops, best));
+    return true;
 }
 
 /* The value of parameter NAME in one element of Forwarded: for=..;proto=..;host=.. */
@@ -219,30 +204,60 @@ static struct pn_str parameter(struct pn_str element, struct pn_str name)
     return PN_STR_NONE;
 }
 
-static int apply_forwarded(struct pn__request *r, PyObject *env)
+static void find_forwarded(const struct pn_gateway *gw, const struct pn_exchange *x,
+                           struct pn__forwarded *out)
 {
-    struct pn_gateway *gw = r->gw;
     struct items elements, hops;
     struct address client;
-    collect(r->x, PN_HEADER_FORWARDED, &elements);
+    collect(x, PN_HEADER_FORWARDED, &elements);
     if (!elements.total)
-        return 0;
+        return;
     hops.total = elements.total;
     for (size_t i = 0; i < HOPS_MAX && i < elements.total; i++)
         hops.item[i] = parameter(elements.item[i], PN_STR("for"));
     int best = find_client(gw, &hops, &client);
-    if (best >= 0 && put_client(gw, env, &client) < 0)
-        return -1;
+    if (best >= 0)
+        set_client(out, &client);
     struct pn_str element = items_at(&elements, best > 0 ? (size_t)best : 0);
-    if (put_scheme(gw, env, parameter(element, PN_STR("proto"))) < 0)
+    set_scheme(out, parameter(element, PN_STR("proto")));
+    set_host(out, parameter(element, PN_STR("host")));
+}
+
+void pn__forwarded_find(const struct pn_gateway *gw, const struct pn_exchange *x,
+                        struct pn__forwarded *out)
+{
+    *out = (struct pn__forwarded){.host = PN_STR_NONE};
+    if (!find_x_forwarded(gw, x, out))
+        find_forwarded(gw, x, out);
+}
+
+/* --- environ ----------------------------------------------------------------------------------- */
+
+static int put(PyObject *env, PyObject *key, PyObject *value)
+{
+    if (!value)
         return -1;
-    return put_host(gw, env, parameter(element, PN_STR("host")));
+    int rc = PyDict_SetItem(env, key, value);
+    Py_DECREF(value);
+    return rc;
 }
 
 int pn__forwarded_apply(struct pn__request *r, PyObject *env)
 {
-    int rc = apply_x_forwarded(r, env);
-    if (rc == 0)
-        rc = apply_forwarded(r, env);
-    return rc < 0 ? -1 : 0;
+    PyObject **w = r->gw->words;
+    struct pn__forwarded f;
+    pn__forwarded_find(r->gw, r->x, &f);
+    if (f.address[0] && (put(env, w[PN__W_REMOTE_ADDR], PyUnicode_FromString(f.address)) < 0 ||
+                         put(env, w[PN__W_REMOTE_PORT], PyUnicode_FromFormat("%u", f.port)) < 0))
+        return -1;
+    if (f.scheme != PN__FORWARDED_NO_SCHEME) {
+        enum pn__word word = f.scheme == PN__FORWARDED_HTTPS ? PN__W_HTTPS : PN__W_HTTP;
+        if (PyDict_SetItem(env, w[PN__W_URL_SCHEME], w[word]) < 0)
+            return -1;
+    }
+    if (f.host.n && put(env, w[PN__W_HTTP_HOST], pn__latin1(f.host)) < 0)
+        return -1;
+    if (f.server_port)
+        return put(env, w[PN__W_SERVER_PORT], PyUnicode_FromFormat("%u", f.server_port));
+    return 0;
 }

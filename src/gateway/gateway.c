@@ -131,6 +131,8 @@ void pn_gateway_stop(struct pn_gateway *gw)
     gw->stopped = true;
     pn__home_signals_stop(gw);
     pn__uwsgi_fini(gw);
+    if (gw->asgi)
+        pn__asgi_stop(gw);
     pn__errors_finish(gw, &gw->errors_line);
     pn__peers_free_dropped(gw);
     while (gw->free_start_response_count)
@@ -146,6 +148,8 @@ void pn_gateway_destroy(struct pn_gateway *gw)
     if (!gw)
         return;
     pn_gateway_stop(gw);
+    if (gw->asgi)
+        pn__asgi_destroy(gw);
     pn__host_fini(gw);
     pn__environ_fini(gw);
     pn__names_fini(gw);

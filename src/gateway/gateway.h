@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gateway: runs a WSGI application (PEP 3333) on a core for each exchange that reaches it.
+/* The gateway: runs a WSGI application (PEP 3333) on a core for each exchange that reaches it, or an ASGI
+ * application on home, in a task each.
  *
  * The only room with Python.h; this header is free of it, so that main's C files can include it:
  * struct _object is what Python.h calls PyObject.
@@ -29,6 +30,7 @@ struct pn_gateway_server {
     const struct pn_listener *listener; /* compared with pn_peer.listener only */
     const char *name;                   /* empty (unix sockets): "localhost" */
     unsigned port;                      /* 0 (unix sockets): 80 */
+    const char *unix_path;              /* of a unix socket; NULL: it is none */
 };
 
 /* One entry of uwsgi.opt: key and value become bytes, as in uWSGI. */
@@ -69,6 +71,41 @@ int pn_gateway_set_app(struct pn_gateway *gw, struct _object *app);
 /* Before each request HOME's loop is made its core's current event loop. Borrowed; NULL: none. */
 struct pn_aio_home;
 void pn_gateway_set_aio_home(struct pn_gateway *gw, struct pn_aio_home *home);
+
+/* --- ASGI: asgi.c ------------------------------------------------------------------------------- */
+
+/* Extensions of the specification (bits). */
+enum {
+    PN_ASGI_TRAILERS = 1,
+    PN_ASGI_PATHSEND = 2,
+    PN_ASGI_ZEROCOPYSEND = 4,
+    PN_ASGI_EARLY_HINT = 8,
+    PN_ASGI_DEBUG = 16,
+};
+struct pn_gateway_asgi {
+    unsigned version;      /* 3, or 2: app(scope) gives a callable of (receive, send) */
+    const char *root_path; /* copied; "" */
+    unsigned extensions;
+    bool lifespan;            /* the application is told of start and end */
+    bool lifespan_required;   /* one that raises an exception at that has failed */
+    struct pn_aio_home *home; /* borrowed: the application runs there */
+};
+
+/* Before start: the application speaks ASGI, and CARRIER, inline or fibers, with COUNT cores, is what the worker
+ * will have. 0, or -1 with a sentence in ERR. */
+int pn_gateway_use_asgi(struct pn_gateway *gw, const struct pn_gateway_asgi *config,
+                        enum pn_carrier carrier, unsigned count, char *err, size_t err_size);
+
+/* In the worker, on home, before the home loop is bound: tells the application to start up, and runs the home
+ * loop alone until it has. 0; or -1: it failed, which was said in the log; or -EINTR: KeyboardInterrupt. */
+int pn_gateway_lifespan_startup(struct pn_gateway *gw);
+/* When no request runs any more, and home's loop runs itself: the reverse, for at most TIMEOUT_NS. */
+void pn_gateway_lifespan_shutdown(struct pn_gateway *gw, int64_t timeout_ns);
+
+/* Requests whose application has not come to its end; owner. 0 under WSGI, whose requests are cores'. */
+unsigned pn_gateway_open(const struct pn_gateway *gw);
+/* Owner. The server ends them: receive() gives a disconnection, and their tasks are cancelled. */
+void pn_gateway_cut(struct pn_gateway *gw);
 
 /* What src/cores needs of Python; lives as long as the gateway. */
 const struct pn_core_host *pn_gateway_host(struct pn_gateway *gw);

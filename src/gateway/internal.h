@@ -105,6 +105,7 @@ struct pn__value {
 struct pn__server {
     const struct pn_listener *listener;
     PyObject *environ; /* owned: the template that a request's environ is copied from */
+    char *unix_path;   /* owned; NULL: it is no unix socket */
 };
 
 /* pn_peer.handler_cache: what a connection's requests have in common. */
@@ -112,6 +113,8 @@ struct pn__peer {
     PyObject *address;        /* owned */
     PyObject *port;           /* owned */
     PyObject *environ;        /* borrowed of gw->servers */
+    PyObject *client;         /* owned: ASGI's (host, port), or NULL */
+    size_t server;            /* index into gw->servers */
     struct pn__block *block;  /* the last request's slot of gw->blocks, or NULL */
     struct pn__peer *dropped; /* in gw->dropped_peers */
 };
@@ -167,6 +170,7 @@ struct pn_gateway {
     bool (*is_trusted)(void *ctx, const struct sockaddr *address, socklen_t len);
     void *trust_ctx;
     struct pn_aio_home *aio_home; /* borrowed; NULL without --asyncio */
+    struct pn__asgi *asgi;        /* owned; NULL: the application speaks WSGI */
     uint64_t requests_total;      /* written by the loop's owner, read anywhere */
     struct pn_pool requests;
     struct pn__peer *dropped_peers; /* freed when next attached */
@@ -291,6 +295,8 @@ void pn__block_keep(struct pn_gateway *gw, struct pn__peer *peer, const struct p
 /* --- environ.c --- */
 int pn__environ_init(struct pn_gateway *gw, const struct pn_gateway_config *config);
 void pn__environ_fini(struct pn_gateway *gw);
+/* Owner. What PEER's requests have in common: borrowed of the connection; NULL with an exception. */
+struct pn__peer *pn__peer_of(struct pn_gateway *gw, struct pn_peer *peer);
 /* Owner. A request's environ: new; NULL with an exception (memory). Makes r->input when there is a
  * body. */
 PyObject *pn__environ_build(struct pn__request *r);
@@ -298,6 +304,22 @@ void pn__peer_gone(struct pn_handler *h, struct pn_peer *peer);
 void pn__peers_free_dropped(struct pn_gateway *gw);
 
 /* --- forwarded.c --- */
+enum pn__forwarded_scheme {
+    PN__FORWARDED_NO_SCHEME = 0,
+    PN__FORWARDED_HTTP = 1,
+    PN__FORWARDED_HTTPS = 2,
+};
+/* What proxies of ours say of a request. */
+struct pn__forwarded {
+    char address[46]; /* the client's; empty: nothing was said of it */
+    unsigned port;    /* 0: not known */
+    enum pn__forwarded_scheme scheme;
+    struct pn_str host;   /* view of the exchange's text; empty: not said */
+    unsigned server_port; /* 0: not said */
+};
+/* Owner. For exchanges of a trusted peer. */
+void pn__forwarded_find(const struct pn_gateway *gw, const struct pn_exchange *x,
+                        struct pn__forwarded *out);
 /* Owner. Applies X-Forwarded-* or Forwarded of a trusted peer to ENV: 0, or -1 with an exception. */
 int pn__forwarded_apply(struct pn__request *r, PyObject *env);
 
@@ -308,6 +330,13 @@ PyObject *pn__start_response_new(struct pn__request *r);
 /* Unbinds and drops or keeps: steals O. Inside, or owner: runs no Python code. */
 void pn__start_response_release(struct pn_gateway *gw, PyObject *o);
 void pn__answer_init(struct pn__answer *a);
+/* Room for COUNT fields in an empty answer: 0, or -1 with an exception. WHAT names who gave them. */
+int pn__answer_reserve(struct pn__answer *a, size_t count, const char *what);
+/* What a field of the application's says of framing. 1: it goes out, 0: it does not, -1 with an exception. */
+int pn__answer_judge(struct pn__answer *a, struct pn_str name, struct pn_str value,
+                     const char *what);
+/* Which field the wire refuses; COUNT: none of them. */
+size_t pn__answer_bad_field(const struct pn__answer *a);
 /* Drops every reference: exact strs only, so also while owning the loop. */
 void pn__answer_clear(struct pn__answer *a);
 
@@ -351,8 +380,14 @@ int pn__file_wrapper_range(struct pn_gateway *gw, PyObject *o, int *fd, off_t *o
 /* Inside. Takes the current exception and logs it with its traceback, in one piece. WHAT is a
  * sentence's begin, "application failed". R may be NULL. */
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what);
+/* The same for an exchange, or NULL; X's text is good. */
+void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what);
 /* Inside, in the child of a fork: ends the process. */
 PN_NORETURN void pn__leave_child(void);
+
+/* --- asgi.c --- */
+void pn__asgi_stop(struct pn_gateway *gw);
+void pn__asgi_destroy(struct pn_gateway *gw);
 
 /* --- module_uwsgi.c, host.c, wsgi.c --- */
 int pn__uwsgi_init(struct pn_gateway *gw, const struct pn_gateway_config *config);

@@ -13,7 +13,6 @@
 #include "base/clock.h"
 #include "gateway/internal.h"
 #include "http/http_status.h"
-#include "http/http_token.h"
 
 enum { FILE_READ_SIZE = 64 * 1024 };
 
@@ -253,16 +252,11 @@ void pn__raise_gone(struct pn__request *r)
 static void raise_refused(struct pn__request *r)
 {
     struct pn__answer *a = &r->answer;
-    for (size_t i = 0; i < a->count; i++) {
-        const struct pn_field *f = &a->fields[i];
-        bool bad = f->name.n == 0;
-        for (size_t k = 0; k < f->name.n && !bad; k++)
-            bad = !pn_http_is(f->name.p[k], PN_HTTP_C_TOKEN);
-        if (bad || !pn_http_is_field_value(f->value)) {
-            PyErr_Format(PyExc_ValueError, "the response header %R: %R cannot be sent",
-                         a->held[2 * i], a->held[2 * i + 1]);
-            return;
-        }
+    size_t i = pn__answer_bad_field(a);
+    if (i < a->count) {
+        PyErr_Format(PyExc_ValueError, "the response header %R: %R cannot be sent", a->held[2 * i],
+                     a->held[2 * i + 1]);
+        return;
     }
     PyErr_Format(PyExc_ValueError, "a response with status %R cannot be sent", a->status_text);
 }

@@ -9,6 +9,7 @@
  * Both objects are bound to one request, and unbound at its end. One that nobody else refers to is
  * used again. */
 #include "gateway/internal.h"
+#include "http/http_token.h"
 
 struct writer {
     PyObject_HEAD vectorcallfunc vectorcall;
@@ -54,12 +55,12 @@ void pn__answer_clear(struct pn__answer *a)
     }
 }
 
-static int reserve(struct pn__answer *a, size_t count)
+int pn__answer_reserve(struct pn__answer *a, size_t count, const char *what)
 {
     if (count <= a->capacity)
         return 0;
     if (count > PN_RESPONSE_HEADERS_MAX) {
-        PyErr_Format(PyExc_ValueError, "start_response: %zu headers, at most %d are sent", count,
+        PyErr_Format(PyExc_ValueError, "%s: %zu headers, at most %d are sent", what, count,
                      (int)PN_RESPONSE_HEADERS_MAX);
         return -1;
     }
@@ -75,6 +76,20 @@ static int reserve(struct pn__answer *a, size_t count)
     a->held = held;
     a->capacity = count;
     return 0;
+}
+
+size_t pn__answer_bad_field(const struct pn__answer *a)
+{
+    size_t i;
+    for (i = 0; i < a->count; i++) {
+        const struct pn_field *f = &a->fields[i];
+        bool bad = f->name.n == 0;
+        for (size_t k = 0; k < f->name.n && !bad; k++)
+            bad = !pn_http_is(f->name.p[k], PN_HTTP_C_TOKEN);
+        if (bad || !pn_http_is_field_value(f->value))
+            break;
+    }
+    return i;
 }
 
 /* The bytes of str O as latin-1, in *VIEW: a new reference to the exact str that they lie in. NULL
@@ -132,18 +147,17 @@ static int take_status(struct pn__answer *a, PyObject *status)
 }
 
 /* What the application says of framing. 1: the field goes out, 0: it does not, -1 with an exception. */
-static int judge_length(struct pn__answer *a, struct pn_str value)
+static int judge_length(struct pn__answer *a, struct pn_str value, const char *what)
 {
     uint64_t length;
     if (pn_str_to_u64(value, INT64_MAX, &length) < 0) {
-        PyErr_Format(PyExc_ValueError, "start_response: Content-Length is no number: '%.100s'",
-                     value.p);
+        PyErr_Format(PyExc_ValueError, "%s: Content-Length is no number: '%.100s'", what, value.p);
         return -1;
     }
     if (a->flags & PN_HEAD_HAS_LENGTH) {
         if (a->length == (int64_t)length)
             return 0;
-        PyErr_SetString(PyExc_ValueError, "start_response: two different Content-Length headers");
+        PyErr_Format(PyExc_ValueError, "%s: two different Content-Length headers", what);
         return -1;
     }
     a->flags |= PN_HEAD_HAS_LENGTH;
@@ -154,7 +168,8 @@ static int judge_length(struct pn__answer *a, struct pn_str value)
 /* Few lengths only belong to names that mean something to the server. Hop-by-hop headers are not an
  * application's to send (PEP 3333); programs that pass on what another server said send them all the
  * same, and the connection here is another one: they are left out. */
-static int judge_field(struct pn__answer *a, struct pn_str name, struct pn_str value)
+int pn__answer_judge(struct pn__answer *a, struct pn_str name, struct pn_str value,
+                     const char *what)
 {
     switch (name.n) {
     case 2:
@@ -178,7 +193,7 @@ static int judge_field(struct pn__answer *a, struct pn_str name, struct pn_str v
         return !pn_str_eq_nocase(name, PN_STR("keep-alive"));
     case 14:
         if (pn_str_eq_nocase(name, PN_STR("content-length")))
-            return judge_length(a, value);
+            return judge_length(a, value, what);
         return 1;
     case 16:
         return !pn_str_eq_nocase(name, PN_STR("proxy-connection"));
@@ -205,7 +220,7 @@ static int take_field(struct pn__answer *a, PyObject *item)
         Py_DECREF(name);
         return -1;
     }
-    int goes = judge_field(a, field.name, field.value);
+    int goes = pn__answer_judge(a, field.name, field.value, "start_response");
     if (pn_unlikely(goes <= 0)) {
         Py_DECREF(name);
         Py_DECREF(value);
@@ -228,7 +243,7 @@ static int take_answer(struct pn__answer *a, PyObject *status, PyObject *headers
     if (take_status(a, status) < 0)
         return -1;
     Py_ssize_t n = PySequence_Fast_GET_SIZE(headers);
-    if (pn_unlikely(reserve(a, (size_t)n) < 0))
+    if (pn_unlikely(pn__answer_reserve(a, (size_t)n, "start_response") < 0))
         return -1;
     /* take_field's repr of a wrong item runs code, and returns an error: the list is not looked at
      * again. */

@@ -96,6 +96,9 @@ enum {
     PN_NOTIFY_BODY = 1,      /* body_peek has news: bytes, the end, an error */
     PN_NOTIFY_DRAINED = 2,   /* output fell below the low-water mark */
     PN_NOTIFY_CANCELLED = 4, /* cancel says why; it comes once */
+    /* The peer will send nothing more, behind what it may have sent of the body: it has left, or it
+     * half-closed and still reads. Only where tell_end was set; it comes once. */
+    PN_NOTIFY_PEER_ENDED = 8,
 };
 
 enum pn_body {
@@ -173,6 +176,9 @@ struct pn_exchange {
      * the exchange. NULL: nobody listens. */
     void (*notify)(struct pn_exchange *x, unsigned why);
     void *handler;
+    bool tell_end; /* PN_NOTIFY_PEER_ENDED is wanted: set in start */
+    bool
+        ends_with_next; /* PN_HEAD_NO_MORE of a handler that learns it after head, before a write */
 
     struct pn_header headers_inline[PN_EXCHANGE_HEADERS_INLINE];
 };

@@ -317,7 +317,7 @@ ssize_t pn__h1_write(struct pn_exchange *x, const void *data, size_t n)
     if (hx->framing == PN__H1_FRAMING_HELD) {
         if (pn_unlikely(n > announced(hx)))
             return -EMSGSIZE;
-        ssize_t taken = settle(hx, data, n, hx->no_more);
+        ssize_t taken = settle(hx, data, n, hx->no_more || x->ends_with_next);
         if (pn_unlikely(taken < 0))
             return no_memory(hx);
         done = (size_t)taken;
@@ -382,7 +382,7 @@ ssize_t pn__h1_send_file(struct pn_exchange *x, int fd, off_t *offset, size_t n)
     if (hx->framing == PN__H1_FRAMING_HELD) {
         if (n > announced(hx))
             return -EMSGSIZE;
-        if (settle(hx, NULL, n, hx->no_more) < 0)
+        if (settle(hx, NULL, n, hx->no_more || x->ends_with_next) < 0)
             return no_memory(hx);
     }
     return send_file_framed(hx, fd, offset, n);

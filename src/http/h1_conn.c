@@ -109,12 +109,19 @@ static void on_serving_readable(struct pn_conn *c)
         pn__h1_run(hc);
         return;
     }
+    unsigned why = 0;
     /* The bytes are read by the handler's next peek, straight to where it wants them. */
     if (hx->body_wanted) {
         hx->body_wanted = false;
         pn__h1_serving_state(hc);
-        tell(hx, PN_NOTIFY_BODY);
+        why = PN_NOTIFY_BODY;
     }
+    if (pn_unlikely(c->eof_due && hx->x.tell_end)) {
+        hx->x.tell_end = false;
+        why |= PN_NOTIFY_PEER_ENDED;
+    }
+    if (why)
+        tell(hx, why);
 }
 
 static void on_serving_writable(struct pn_conn *c)
@@ -348,6 +355,9 @@ static void rest(struct pn__h1_conn *hc, bool served)
             /* Without memory the scratch stays ours until the request is over. */
             (void)pn__h1_keep(&hc->hx->x);
             watch_peer(hc);
+            /* The end of the peer came before the handler could ask for that news. */
+            if (pn_unlikely(c->eof_due && hc->hx->x.tell_end))
+                pn_task_post(hc->h1->loop, &c->resume);
             return;
         }
         /* Its body is read when the answer before was taken: until then the time is not the body's. */

@@ -74,6 +74,8 @@ static struct pn__h1_exchange *make_exchange(struct pn__h1_conn *hc, const char 
     x->received_body_size = 0;
     x->notify = NULL;
     x->handler = NULL;
+    x->tell_end = false;
+    x->ends_with_next = false;
     hx->hc = hc;
     hx->head_len = head_len;
     hx->length = -1;

@@ -31,8 +31,13 @@ static void list_addresses(const struct pn__start *start, char *out, size_t size
     }
 }
 
-static void name_carrier(const struct pn_settings_carrier *carrier, char *out, size_t size)
+static void name_carrier(const struct pn_settings *settings, char *out, size_t size)
 {
+    const struct pn_settings_carrier *carrier = &settings->carrier;
+    if (settings->asgi.kind >= PN_INTERFACE_ASGI) {
+        snprintf(out, size, "ASGI requests as asyncio tasks, as many at once as there are");
+        return;
+    }
     switch (carrier->kind) {
     case PN_CARRIER_INLINE:
         snprintf(out, size, "one request at a time (blocking)");
@@ -72,6 +77,12 @@ static void computing(const struct pn_settings_carrier *carrier, char *out, size
 static void describe_delays(const struct pn_settings *settings, char *out, size_t size)
 {
     char compute[128];
+    if (settings->asgi.kind >= PN_INTERFACE_ASGI) {
+        snprintf(out, size,
+                 "one that awaits lets the others go on; one that computes, or waits in a "
+                 "call that is not awaited, delays them");
+        return;
+    }
     if (settings->carrier.kind == PN_CARRIER_INLINE) {
         snprintf(out, size,
                  "a request that waits or computes delays all others of its process; with "
@@ -86,7 +97,7 @@ void pn__describe_carrier(const struct pn_settings *settings, char *out, size_t 
 {
     char carrier[128];
     char delays[512];
-    name_carrier(&settings->carrier, carrier, sizeof carrier);
+    name_carrier(settings, carrier, sizeof carrier);
     describe_delays(settings, delays, sizeof delays);
     snprintf(out, size, "Each process of Pelton serves %s: %s.", carrier, delays);
 }
@@ -99,7 +110,7 @@ void pn__describe_serving(const struct pn__start *start)
     char processes[64];
     int count = start->settings.processes.processes;
     list_addresses(start, addresses, sizeof addresses);
-    name_carrier(&start->settings.carrier, carrier, sizeof carrier);
+    name_carrier(&start->settings, carrier, sizeof carrier);
     if (count == 1)
         snprintf(processes, sizeof processes, "one process,");
     else

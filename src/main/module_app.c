@@ -298,12 +298,13 @@ static PyObject *find_usual(struct loading *l, PyObject *module)
     return NULL;
 }
 
-/* ASGI's: async def app(scope, receive, send), or an object whose __call__ is one. */
-static bool is_coroutine_function(PyObject *callable)
+/* ASGI's: async def app(scope, receive, send), an object whose __call__ is one, or a class that is made
+ * with these three and awaited. */
+static bool is_asgi(PyObject *callable)
 {
     PyObject *inspect = PyImport_ImportModule("inspect");
     PyObject *call = PyObject_GetAttrString(callable, "__call__");
-    bool is = false;
+    bool is = PyType_Check(callable) && PyObject_HasAttrString(callable, "__await__");
     for (int i = 0; inspect && call && i < 2 && !is; i++) {
         PyObject *answer =
             PyObject_CallMethod(inspect, "iscoroutinefunction", "O", i == 0 ? callable : call);
@@ -316,20 +317,14 @@ static bool is_coroutine_function(PyObject *callable)
     return is;
 }
 
-/* Steals FOUND; a callable that speaks WSGI, or NULL and it has been said why not. */
+/* Steals FOUND; a callable, or NULL and it has been said that it is none. */
 static PyObject *check_callable(struct loading *l, PyObject *found)
 {
     const char *name = l->app->callable_name ? l->app->callable_name : "application";
-    if (!PyCallable_Check(found))
-        pn__start_error(l->start, "'%s' in '%s' cannot be called: it is of type %s", name,
-                        l->app->target, Py_TYPE(found)->tp_name);
-    else if (is_coroutine_function(found))
-        pn__start_error(l->start,
-                        "'%s' in '%s' is an ASGI application (async): serving those is not built "
-                        "yet, only WSGI is",
-                        name, l->app->target);
-    else
+    if (PyCallable_Check(found))
         return found;
+    pn__start_error(l->start, "'%s' in '%s' cannot be called: it is of type %s", name,
+                    l->app->target, Py_TYPE(found)->tp_name);
     Py_DECREF(found);
     return NULL;
 }
@@ -346,7 +341,7 @@ static PyObject *call_factory(struct loading *l, PyObject *factory)
     return made;
 }
 
-struct _object *pn__app_load(const struct pn__start *start, int *status)
+struct _object *pn__app_load(const struct pn__start *start, enum pn_interface *kind, int *status)
 {
     struct loading l = {start, &start->settings.app, PN_EXIT_APP};
     int64_t began_ns = pn_clock_mono_ns();
@@ -362,6 +357,9 @@ struct _object *pn__app_load(const struct pn__start *start, int *status)
         found = call_factory(&l, found);
     if (found)
         found = check_callable(&l, found);
+    *kind = start->settings.asgi.kind;
+    if (found && *kind == PN_INTERFACE_AUTO)
+        *kind = is_asgi(found) ? PN_INTERFACE_ASGI : PN_INTERFACE_WSGI;
     if (found) {
         int64_t took_ms = (pn_clock_mono_ns() - began_ns) / PN_NS_PER_MS;
         pn_log_info(start->log, "application '%s' loaded in %lld.%03lld s", l.app->target,

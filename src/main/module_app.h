@@ -12,5 +12,5 @@ struct _object;
 int pn__app_check_home(const struct pn__start *start);
 
 /* Attached. Loads what the settings name: a new reference to a callable. NULL: it has been said why,
- * and *STATUS is how the process should end. May run for long, and runs the application's code. */
-struct _object *pn__app_load(const struct pn__start *start, int *status);
+ * and *STATUS is how the process should end. *KIND gets what it speaks, never AUTO. May run for long, and runs the application's code. */
+struct _object *pn__app_load(const struct pn__start *start, enum pn_interface *kind, int *status);

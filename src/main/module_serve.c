@@ -37,7 +37,7 @@ struct serve {
     struct pn__forks forks;
     struct pn_board *board;     /* owned by each process that inherits it */
     struct pn_gateway *gateway; /* likewise; NULL until the application is loaded */
-    struct pn_aio_home *home;   /* --asyncio: likewise */
+    struct pn__asyncio asyncio; /* likewise */
     struct pn_manager *manager; /* this process's; NULL where there is none */
     pid_t manager_pid;          /* of the first process; 0: there is none */
     int ready_fd;               /* how a worker tells its generation; -1 */
@@ -48,8 +48,8 @@ static void after_fork_child(void *ctx)
 {
     struct serve *s = ctx;
     pn_logstream_after_fork_child(&s->module->streams);
-    if (s->home && !s->forks.own)
-        pn_aio_home_after_fork_child(s->home);
+    if (s->asyncio.home && !s->forks.own)
+        pn_aio_home_after_fork_child(s->asyncio.home);
 }
 
 /* --- The application -------------------------------------------------------------------------- */
@@ -78,6 +78,15 @@ static void publish_exceptions(struct pn_gateway *gateway)
     PyErr_Clear();
 }
 
+/* NULL: it is no unix socket. */
+static const char *unix_path(const struct pn_listener *listener)
+{
+    const char *text = pn_listener_text(listener);
+    if (!pn_listener_is_unix(listener))
+        return NULL;
+    return strncmp(text, "unix:", 5) == 0 ? text + 5 : text;
+}
+
 static struct pn_gateway *make_gateway(struct serve *s)
 {
     const struct pn_settings *settings = &s->start->settings;
@@ -89,6 +98,7 @@ static struct pn_gateway *make_gateway(struct serve *s)
             .listener = listener,
             .name = pn_listener_host(listener),
             .port = pn_listener_port(listener),
+            .unix_path = unix_path(listener),
         };
     }
     size_t option_count;
@@ -141,9 +151,24 @@ static void unload(struct serve *s)
 {
     pn_gateway_stop(s->gateway);
     pn_gateway_destroy(s->gateway);
-    pn_aio_home_destroy(s->home);
+    pn_aio_home_destroy(s->asyncio.home);
     s->gateway = NULL;
-    s->home = NULL;
+    s->asyncio = (struct pn__asyncio){0};
+}
+
+/* The application speaks KIND: an enum pn_exit_status. */
+static int set_interface(struct serve *s, enum pn_interface kind)
+{
+    struct pn_config_error err;
+    if (pn_settings_set_interface(&s->start->settings, kind, &err) < 0) {
+        pn__start_error(s->start, "%s", err.text);
+        return PN_EXIT_CONFIG;
+    }
+    if (kind == PN_INTERFACE_WSGI)
+        return PN_EXIT_OK;
+    if (!s->asyncio.home && pn__asyncio_create(&s->asyncio, s->gateway, s->start->log) < 0)
+        return PN_EXIT_ERROR;
+    return pn__asyncio_use_asgi(&s->asyncio, s->start);
 }
 
 /* Makes the gateway with its application: an enum pn_exit_status. */
@@ -153,21 +178,21 @@ static int load(struct serve *s)
     s->gateway = make_gateway(s);
     if (!s->gateway)
         return PN_EXIT_CONFIG;
-    if (s->start->settings.carrier.has_asyncio) {
-        s->home = pn__asyncio_create(s->start->log);
-        if (!s->home) {
-            unload(s);
-            return PN_EXIT_ERROR;
-        }
-        pn_gateway_set_aio_home(s->gateway, s->home);
+    if (s->start->settings.carrier.has_asyncio &&
+        pn__asyncio_create(&s->asyncio, s->gateway, s->start->log) < 0) {
+        unload(s);
+        return PN_EXIT_ERROR;
     }
+    enum pn_interface kind;
     change_sigterm("SIG_DFL", "default_int_handler");
-    struct _object *app = pn__app_load(s->start, &status);
+    struct _object *app = pn__app_load(s->start, &kind, &status);
     change_sigterm("default_int_handler", "SIG_DFL");
     int rc = app ? pn_gateway_set_app(s->gateway, app) : -EINVAL;
     if (rc == 0)
-        return PN_EXIT_OK;
-    if (app)
+        status = set_interface(s, kind);
+    if (status == PN_EXIT_OK)
+        return status;
+    if (app && rc < 0)
         pn__start_error(s->start, "the application '%s' cannot be used: %s",
                         s->start->settings.app.target, strerror(-rc));
     unload(s);
@@ -242,13 +267,21 @@ static int serve_worker(struct serve *s)
     int status = s->gateway ? PN_EXIT_OK : load(s);
     if (status != PN_EXIT_OK)
         return status;
-    const struct pn__worker_calls calls = pn__asyncio_calls(s->home);
+    change_sigterm("SIG_DFL", "default_int_handler");
+    status = pn__asyncio_start_up(&s->asyncio);
+    change_sigterm("default_int_handler", "SIG_DFL");
+    if (status != PN_EXIT_OK) {
+        thaw_memory(s);
+        unload(s);
+        return status;
+    }
+    const struct pn__worker_calls calls = pn__asyncio_calls(&s->asyncio);
     const struct pn__worker_config config = {
         .start = s->start,
         .forks = &s->forks,
         .gateway = s->gateway,
         .board = s->board,
-        .calls = s->home ? &calls : NULL,
+        .calls = s->asyncio.home ? &calls : NULL,
         .slot = s->slot,
         .manager_pid = s->manager_pid,
         .interrupt = interrupt,

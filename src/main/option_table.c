@@ -46,6 +46,25 @@ static const struct pn_option_choice log_levels[] = {
     {NULL, 0},
 };
 
+static const struct pn_option_choice interfaces[] = {
+    {"auto", PN_INTERFACE_AUTO},  {"wsgi", PN_INTERFACE_WSGI},   {"asgi", PN_INTERFACE_ASGI},
+    {"asgi3", PN_INTERFACE_ASGI}, {"asgi2", PN_INTERFACE_ASGI2}, {NULL, 0},
+};
+
+static const struct pn_option_choice lifespans[] = {
+    {"auto", PN_LIFESPAN_AUTO},
+    {"on", PN_LIFESPAN_ON},
+    {"off", PN_LIFESPAN_OFF},
+    {NULL, 0},
+};
+
+#define ASGI_EXTENSION(option_name, field, on, text)                           \
+    {                                                                          \
+        .name = option_name, .type = PN_OPTION_FLAG,                           \
+        .flags = PN_OPTION_NEGATABLE | PN_OPTION_ADVANCED, .group = GROUP_APP, \
+        .offset = AT(asgi.field), .preset = on, .help = text                   \
+    }
+
 /* uWSGI's name for what Pelton does anyway: a bare flag, or one with a value that doesn't matter. */
 #define ACCEPT_FLAG(option_name, why)                                         \
     {                                                                         \
@@ -108,6 +127,43 @@ static const struct pn_option options[] = {
      .offset = AT(app.home),
      .metavar = "DIR",
      .help = "Use the packages of this virtual environment."},
+
+    {.name = "interface",
+     .type = PN_OPTION_CHOICE,
+     .choices = interfaces,
+     .group = GROUP_APP,
+     .offset = AT(asgi.interface),
+     .preset = PN_INTERFACE_AUTO,
+     .metavar = "KIND",
+     .help = "What the application speaks: wsgi, asgi (version 3), asgi2, or auto: ASGI when it is "
+             "an async function or its __call__ is one."},
+    {.name = "lifespan",
+     .type = PN_OPTION_CHOICE,
+     .choices = lifespans,
+     .group = GROUP_APP,
+     .offset = AT(asgi.lifespan),
+     .preset = PN_LIFESPAN_AUTO,
+     .metavar = "WHEN",
+     .help = "ASGI: whether the application is told of start and end: on, off, or auto: unless it "
+             "raises an exception at that."},
+    {.name = "root-path",
+     .type = PN_OPTION_STRING,
+     .group = GROUP_APP,
+     .offset = AT(asgi.root_path),
+     .metavar = "PATH",
+     .help = "ASGI: the prefix that a proxy in front has taken off each path: root_path, and the "
+             "begin of path, in each scope."},
+    ASGI_EXTENSION("asgi-trailers", trailers, true,
+                   "ASGI: http.response.trailers; --no-asgi-trailers switches it off."),
+    ASGI_EXTENSION("asgi-pathsend", pathsend, true,
+                   "ASGI: http.response.pathsend; --no-asgi-pathsend switches it off."),
+    ASGI_EXTENSION("asgi-zerocopysend", zerocopysend, true,
+                   "ASGI: http.response.zerocopysend; --no-asgi-zerocopysend switches it off."),
+    ASGI_EXTENSION("asgi-early-hint", early_hint, true,
+                   "ASGI: http.response.early_hint; --no-asgi-early-hint switches it off."),
+    ASGI_EXTENSION("asgi-debug", debug, false,
+                   "ASGI: http.response.debug, which test clients know, is accepted and does "
+                   "nothing."),
 
     /* --- Listening --- */
     {.name = "http-socket",

@@ -36,6 +36,33 @@ struct pn_settings_app {
     bool call_factory;         /* what the name stands for is called to get the application */
 };
 
+/* What the application speaks. */
+enum pn_interface {
+    PN_INTERFACE_AUTO = 0, /* what it looks like */
+    PN_INTERFACE_WSGI = 1,
+    PN_INTERFACE_ASGI = 2, /* version 3 */
+    PN_INTERFACE_ASGI2 = 3,
+};
+
+enum pn_lifespan {
+    PN_LIFESPAN_AUTO = 0, /* an application that raises at its scope has none */
+    PN_LIFESPAN_ON = 1,   /* ... has failed */
+    PN_LIFESPAN_OFF = 2,
+};
+
+struct pn_settings_asgi {
+    int interface;         /* --interface: enum pn_interface */
+    int lifespan;          /* --lifespan: enum pn_lifespan */
+    const char *root_path; /* --root-path; NULL: none */
+    bool trailers;         /* --asgi-trailers; extensions, like all that follow */
+    bool pathsend;
+    bool zerocopysend;
+    bool early_hint;
+    bool debug;
+    /* Derived. */
+    enum pn_interface kind; /* AUTO: not known yet, carriers are chosen as for WSGI */
+};
+
 struct pn_socket_setting {
     const char *option; /* the name it was given by, for messages */
     const char *address;
@@ -118,6 +145,7 @@ struct pn_settings {
     struct pn_config *config; /* owned */
     enum pn_settings_action action;
     struct pn_settings_app app;
+    struct pn_settings_asgi asgi;
     struct pn_settings_sockets sockets;
     struct pn_settings_carrier carrier;
     struct pn_settings_processes processes;
@@ -142,6 +170,10 @@ int pn_settings_parse(struct pn_settings *settings, int argc, char *const *argv,
  * settings: files, users and addresses are for those who use them. 0, -EINVAL or -ENOMEM with ERR
  * filled. May be called again after more was set. */
 int pn_settings_check(struct pn_settings *settings, struct pn_config_error *err) PN_MUST_CHECK;
+/* With --interface auto, when the application was looked at: what it speaks. Checks again, since other carriers
+ * are chosen then. As pn_settings_check. */
+int pn_settings_set_interface(struct pn_settings *settings, enum pn_interface kind,
+                              struct pn_config_error *err) PN_MUST_CHECK;
 /* Also fine after a failed init. */
 void pn_settings_fini(struct pn_settings *settings);
 

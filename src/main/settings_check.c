@@ -264,13 +264,22 @@ static int choose_carrier(struct pn_settings *settings, struct pn_config_error *
             "many requests may wait at once: give one of them",
             carrier->async, carrier->asyncio);
     int fibers = carrier->asyncio ? carrier->asyncio : carrier->async;
+    bool is_asgi = settings->asgi.kind >= PN_INTERFACE_ASGI;
+    if (is_asgi && carrier->threads > 1)
+        return pn_config_fail(
+            err,
+            "'--threads %d' is for WSGI: the tasks of an ASGI application all run in one thread; "
+            "leave it out, and use '--processes N' for more cores",
+            carrier->threads);
+    if (is_asgi && !fibers && !carrier->threads)
+        fibers = PN_CORE_ASGI_DEFAULT;
     if (fibers && carrier->threads > 1)
         return pn_config_fail(
             err,
             "'--threads %d' and '--%s %d' exclude each other: a request runs in a "
             "thread or in a fiber; give one of them",
             carrier->threads, carrier->asyncio ? "asyncio" : "async", fibers);
-    carrier->has_asyncio = carrier->asyncio > 0;
+    carrier->has_asyncio = carrier->asyncio > 0 || is_asgi;
     /* Who names the application by uWSGI's options means uWSGI's carrier: a blocking one. */
     int otherwise = settings->app.positional ? PN_CORE_THREADS_DEFAULT : 1;
     int threads = carrier->threads ? carrier->threads : otherwise;
@@ -382,10 +391,30 @@ static int check_log(const struct pn_settings *settings, struct pn_config_error 
     return 0;
 }
 
+static int note_asgi(struct pn_settings *settings, struct pn_config_error *err)
+{
+    static const char *const options[] = {"lifespan", "root-path"};
+    int rc = 0;
+    if (settings->asgi.kind != PN_INTERFACE_WSGI)
+        return 0;
+    for (size_t i = 0; rc == 0 && i < PN_ARRAY_LEN(options); i++)
+        rc = note_if_given(settings, err, options[i], "the application speaks WSGI");
+    return rc;
+}
+
+int pn_settings_set_interface(struct pn_settings *settings, enum pn_interface kind,
+                              struct pn_config_error *err)
+{
+    settings->asgi.kind = kind;
+    return pn_settings_check(settings, err);
+}
+
 int pn_settings_check(struct pn_settings *settings, struct pn_config_error *err)
 {
     err->text[0] = '\0';
     settings->notes.count = 0;
+    if (settings->asgi.interface != PN_INTERFACE_AUTO)
+        settings->asgi.kind = (enum pn_interface)settings->asgi.interface;
     int rc = check_app(settings, err);
     if (rc == 0)
         rc = check_sockets(settings, err);
@@ -395,6 +424,8 @@ int pn_settings_check(struct pn_settings *settings, struct pn_config_error *err)
         rc = check_processes(settings, err);
     if (rc == 0)
         rc = check_log(settings, err);
+    if (rc == 0)
+        rc = note_asgi(settings, err);
     if (rc < 0)
         return rc;
     fit_to_head(settings, "max-target", &settings->http.target_size_max);

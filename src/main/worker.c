@@ -208,6 +208,13 @@ static int build(struct pn__worker *w)
 
 /* --- The end ---------------------------------------------------------------------------------- */
 
+/* Of the time that was given from the first signal on. */
+static int64_t grace_left_ns(const struct pn__worker *w)
+{
+    int64_t left_ns = w->deadline_ns - pn_clock_mono_ns();
+    return w->stage == PN__WORKER_DRAINING && left_ns > 0 ? left_ns : 0;
+}
+
 /* Whatever build made, the last first. */
 static void take_down(struct pn__worker *w)
 {
@@ -220,7 +227,7 @@ static void take_down(struct pn__worker *w)
         pn_h1_close_all(w->h1);
     }
     if (w->calls_begun)
-        w->config->calls->end(w->config->calls->ctx);
+        w->config->calls->end(w->config->calls->ctx, grace_left_ns(w));
     if (w->gateway_started)
         pn_gateway_stop(w->config->gateway);
     if (w->h1) {

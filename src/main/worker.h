@@ -10,13 +10,14 @@
 #include "main/forks.h"
 #include "main/start.h"
 
-/* --asyncio: what the worker needs of the event loop that requests schedule on (src/gateway/aio.h).
+/* --asyncio, and ASGI: what the worker needs of the event loop that requests schedule on (src/gateway/aio.h).
  * All are called attached, on home, or owning the loop. */
 struct pn__worker_calls {
     int (*begin)(void *ctx, struct pn_cores *cores); /* before the first request; 0 or -1, said */
     size_t (*scheduled)(void *ctx);                  /* calls that are due, or will be */
     void (*say_dropped)(void *ctx);                  /* the end is near, and some are left */
-    void (*end)(void *ctx);                          /* no request runs any more */
+    void (*end)(void *ctx,
+                int64_t left_ns); /* no request runs any more; what is left of the grace */
     void *ctx;
 };
 

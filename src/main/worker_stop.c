@@ -30,7 +30,7 @@ static unsigned under_way(const struct pn__worker *w)
 {
     struct pn_cores_stats stats;
     pn_cores_stats(w->cores, &stats);
-    return stats.under_way + stats.queue_length;
+    return stats.under_way + stats.queue_length + pn_gateway_open(w->config->gateway);
 }
 
 static void look_again(struct pn__worker *w)
@@ -51,6 +51,7 @@ static void cut(struct pn__worker *w)
     if (count)
         pn_log_warning(log_of(w), "%u request%s cut before the end", count,
                        count == 1 ? " is" : "s are");
+    pn_gateway_cut(w->config->gateway);
     pn_cores_stop(w->cores, 0, HARD_NS);
     pn_cores_stop_now(w->cores);
 }

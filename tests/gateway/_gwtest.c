@@ -332,8 +332,8 @@ static int server_init(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|iIds", names, &app, &carrier, &processes,
                                      &timeout, &name))
         return -1;
-    const struct pn_gateway_server servers[] = {{NULL, name, 8000},
-                                                {(const void *)s, "second", 8001}};
+    const struct pn_gateway_server servers[] = {{NULL, name, 8000, NULL},
+                                                {(const void *)s, "second", 8001, NULL}};
     const struct pn_gateway_option options[] = {
         {"http-socket", ":9090"}, {"master", NULL}, {"env", "A=1"}, {"env", "B=2"}, {"env", "C=3"}};
     const struct pn_gateway_config config = {

@@ -414,11 +414,6 @@ def test_factory_that_fails(run_pelton: Run, tmp_path: Path) -> None:
     assert "of type NoneType" in fails(run_pelton, "webapp:make()")
 
 
-def test_asgi_is_refused_by_name(run_pelton: Run, tmp_path: Path) -> None:
-    write(tmp_path, "webapp.py", "async def app(scope, receive, send): pass\n")
-    assert "is an ASGI application" in fails(run_pelton, "webapp:app")
-
-
 def test_errors_go_to_the_log_and_the_console(run_pelton: Run, tmp_path: Path) -> None:
     write(tmp_path, "webapp.py", "1 / 0\n")
     said = fails(run_pelton, "--logto", "pelton.log", "webapp.py")

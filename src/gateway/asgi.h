@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files asgi*.c share: an application's channel to one client, and how it is waited on.
+ *
+ * The application runs on home, in an asyncio.Task. Whoever parses a request makes its channel, with the
+ * scope, and posts it to home (struct pn_aio_call); home calls the application in the HOME phase of the
+ * same turn, together with what else has come in the turn. What the wire tells later is noted in the channel,
+ * and posted the same way, since no Python code may run while the loop is owned.
+ *
+ *   start (owner) --> posted --> begin (home): app(scope, receive, send), Task, its first step
+ *                                  |  receive() and send(): awaitables, which do their work when they
+ *                                  |  are first stepped, or wait in channel->waiters for a wake
+ *                                finish (home): the task is over
+ *
+ * receive() and send() work on home only, inside the application. They take the loop's ownership for the
+ * moment in which they touch the exchange (own, disown); Python objects are dropped after that. */
+#pragma once
+
+#include "gateway/internal.h"
+
+/* Interned strings; pn__asgi_word_text in asgi_names.c has the same order. */
+enum pn__asgi_word {
+    PN__A_TYPE = 0,
+    PN__A_ASGI,
+    PN__A_HTTP_VERSION,
+    PN__A_SERVER,
+    PN__A_CLIENT,
+    PN__A_SCHEME,
+    PN__A_METHOD,
+    PN__A_ROOT_PATH,
+    PN__A_PATH,
+    PN__A_RAW_PATH,
+    PN__A_QUERY_STRING,
+    PN__A_HEADERS,
+    PN__A_STATE,
+    PN__A_EXTENSIONS,
+    PN__A_BODY,
+    PN__A_MORE_BODY,
+    PN__A_STATUS,
+    PN__A_TRAILERS,
+    PN__A_MORE_TRAILERS,
+    PN__A_FILE,
+    PN__A_OFFSET,
+    PN__A_COUNT,
+    PN__A_LINKS,
+    /* types of scopes and messages */
+    PN__A_HTTP,
+    PN__A_HTTPS,
+    PN__A_REQUEST,
+    PN__A_DISCONNECT,
+    PN__A_RESPONSE_START,
+    PN__A_RESPONSE_BODY,
+    PN__A_RESPONSE_TRAILERS,
+    PN__A_RESPONSE_PATHSEND,
+    PN__A_RESPONSE_ZEROCOPYSEND,
+    PN__A_EARLY_HINT,
+    PN__A_RESPONSE_DEBUG,
+    /* values */
+    PN__A_HTTP_1_0,
+    PN__A_HTTP_1_1,
+    PN__A_HTTP_2,
+    PN__A_GET,
+    PN__A_TASK_NAME,
+    /* attributes and keywords */
+    PN__A_LOOP,
+    PN__A_NAME,
+    PN__A_CONTEXT,
+    PN__A_DONE,
+    PN__A_RESULT,
+    PN__A_CANCEL,
+    PN__A_SET_RESULT,
+    PN__A_ADD_DONE_CALLBACK,
+    PN__A_THROW,
+    PN__A_CLOSE,
+    PN__A_FILENO,
+    PN__A_WORDS,
+};
+
+enum {
+    PN__ASGI_VALUES = 512,         /* slots for (name, value) of headers */
+    PN__ASGI_FREE_MAX = 64,        /* dead channels, and awaitables, kept for reuse */
+    PN__ASGI_OTHER_NAME_MAX = 256, /* bytes of a name that are lower-cased on the stack */
+};
+
+/* A header that was seen before, if it is no secret. */
+struct pn__asgi_value {
+    PyObject *pair; /* owned: (name, value) */
+    unsigned id;
+};
+
+struct pn__asgi_server {
+    PyObject *scope;   /* owned: the template of http scopes */
+    PyObject *address; /* owned: (host, port) */
+};
+
+/* What the gateway has for ASGI: gw->asgi, owned. */
+struct pn__asgi {
+    struct pn_gateway_asgi config; /* root_path is a copy */
+    size_t root_len;
+    PyObject *words[PN__A_WORDS];
+    PyObject *names[PN_HEADER_COUNT]; /* bytes by header id; NULL: no header */
+    struct pn__asgi_value values[PN__ASGI_VALUES];
+    struct pn__asgi_server *servers; /* as gw->servers */
+    PyObject *extensions;            /* a dict */
+    PyObject *state;                 /* of lifespan; NULL: the application has none */
+    PyObject *no_bytes;
+    PyObject *slash;       /* b"/" */
+    PyObject *request;     /* the message without a body */
+    PyObject *no_more;     /* the message of a disconnection */
+    PyObject *task_type;   /* asyncio.Task */
+    PyObject *future_type; /* asyncio.Future */
+    PyObject *cancelled;   /* asyncio.CancelledError */
+    PyObject *task_names;  /* keywords of a new task and of a new future */
+    PyObject *future_names;
+    PyObject *as_coroutine; /* pelton._asgi.as_coroutine */
+    PyObject *lifespan;     /* pelton._asgi.Lifespan's object; NULL: none */
+    PyTypeObject *channel_type;
+    PyTypeObject *awaitable_type;
+    struct pn__channel *free_channels;
+    struct pn__awaitable *free_awaitables;
+    unsigned free_channel_count;
+    unsigned free_awaitable_count;
+    struct pn_list open; /* channels whose task is not over */
+    struct pn_list left; /* others that somebody still refers to */
+    unsigned open_count;
+    struct pn__answer answer; /* of the response that is being started; empty in between */
+};
+
+/* How far the answer has come. */
+enum pn__asgi_stage {
+    PN__ASGI_STARTING = 0, /* http.response.start is due */
+    PN__ASGI_BODY = 1,
+    PN__ASGI_TRAILERS = 2, /* the body is whole, trailers are due */
+    PN__ASGI_COMPLETE = 3,
+};
+
+struct pn__channel {
+    PyObject ob_base;
+    struct pn_aio_call call;
+    struct pn_list node;   /* in gw->asgi->open, which owns a reference; then in gw->asgi->left */
+    struct pn_gateway *gw; /* NULL: the gateway has gone */
+    struct pn_exchange *x; /* pinned; NULL: it is over, or the client has gone */
+    struct pn__channel *next; /* among the free */
+    PyObject *scope;          /* owned; NULL once the application was called */
+    PyObject *task;           /* owned; NULL before, and when it is over */
+    PyObject *trailers;       /* owned list, or NULL */
+    struct pn_list waiters;   /* struct pn__awaitable */
+    enum pn__asgi_stage stage;
+    enum pn_cancel why; /* the exchange was cancelled; PN_CANCEL_NONE: it was not */
+    bool begun;
+    bool body_over;  /* the last http.request was given */
+    bool peer_ended; /* nothing more comes from the client: http.disconnect */
+    bool cut;        /* the server ends this request */
+    bool cut_due;    /* the task is to be cancelled */
+    bool wants_trailers;
+    bool sending; /* an awaitable of send is under way */
+    bool torn;    /* one was cancelled in the middle of a body */
+};
+
+/* What an awaitable's work came to. */
+enum pn__asgi_step {
+    PN__ASGI_DONE = 0, /* *result is new */
+    PN__ASGI_WAIT = 1, /* go on after a wake */
+    PN__ASGI_FAIL = 2, /* an exception is set */
+};
+
+struct pn__awaitable {
+    PyObject ob_base;
+    struct pn__channel *channel; /* owned; next among the free when dead */
+    struct pn_list node;         /* in channel->waiters */
+    PyObject *message;           /* owned; NULL: receive */
+    PyObject *future;            /* owned, both: what it waits on */
+    PyObject *iterator;
+    PyObject *body; /* owned bytes that are being sent */
+    size_t sent;    /* of them, or of the file */
+    size_t size;
+    off_t offset;
+    int fd;        /* owned; -1: no file is being sent */
+    bool last;     /* nothing follows what is being sent */
+    uint8_t state; /* asgi_await.c's */
+};
+
+/* --- asgi_names.c --- */
+int pn__asgi_names_init(struct pn__asgi *asgi);
+void pn__asgi_names_fini(struct pn__asgi *asgi);
+/* Owner. (name, value), new. NULL with an exception. */
+PyObject *pn__asgi_header(struct pn__asgi *asgi, unsigned id, struct pn_str name,
+                          struct pn_str value);
+
+/* --- asgi_scope.c --- */
+int pn__asgi_scope_init(struct pn_gateway *gw, struct pn__asgi *asgi);
+void pn__asgi_scope_fini(struct pn_gateway *gw, struct pn__asgi *asgi);
+/* Owner. A request's scope: new; NULL with an exception (memory). */
+PyObject *pn__asgi_scope(struct pn_gateway *gw, struct pn_exchange *x);
+
+/* --- asgi_await.c --- */
+int pn__asgi_await_init(struct pn__asgi *asgi);
+void pn__asgi_await_fini(struct pn__asgi *asgi);
+/* New, for receive (MESSAGE NULL) or send (MESSAGE borrowed). */
+PyObject *pn__asgi_awaitable(struct pn__channel *c, PyObject *message);
+/* Home, inside: whoever waits looks again. Runs no Python code but callbacks' scheduling. */
+void pn__asgi_wake_all(struct pn__channel *c);
+
+/* --- asgi_http.c: the work of awaitables; home, inside --- */
+enum pn__asgi_step pn__asgi_http_receive(struct pn__channel *c, PyObject **result);
+enum pn__asgi_step pn__asgi_http_send(struct pn__channel *c, struct pn__awaitable *a);
+/* The text of a message's type is not EXPECTED: an exception. */
+void pn__asgi_raise_order(PyObject *type, const char *expected);
+/* The value of KEY in MESSAGE, borrowed; NULL without an exception when it has none. */
+static inline PyObject *pn__asgi_get(const struct pn__asgi *asgi, PyObject *message,
+                                     enum pn__asgi_word key)
+{
+    return PyDict_GetItemWithError(message, asgi->words[key]);
+}
+/* KEY's truth; DEFAULT_VALUE where there is none. -1 with an exception. */
+int pn__asgi_flag(const struct pn__asgi *asgi, PyObject *message, enum pn__asgi_word key,
+                  bool default_value);
+
+/* --- asgi_answer.c: heads of answers from messages; home, inside --- */
+/* Fills gw->asgi->answer with HEADERS, an iterable of (name, value) in bytes: 0, or -1 with an exception. */
+int pn__asgi_take_headers(struct pn__asgi *asgi, PyObject *headers, const char *what);
+/* The wire refused the answer's head: says why in an exception. */
+void pn__asgi_raise_refused(struct pn__asgi *asgi);
+
+/* --- asgi_file.c --- */
+/* MESSAGE is pathsend's or zerocopysend's: A gets a descriptor and a range. 0, or -1 with an exception. */
+int pn__asgi_open_file(struct pn__asgi *asgi, PyObject *message, bool is_path,
+                       struct pn__awaitable *a);
+
+/* --- asgi.c --- */
+void pn__asgi_start(struct pn_handler *h, struct pn_exchange *x);
+/* Owner or inside on home: the exchange is not looked at any more. */
+void pn__asgi_release_exchange(struct pn__channel *c);
+/* What a send after the client's leaving raises. */
+void pn__asgi_raise_gone(struct pn__channel *c);
+
+/* The exchange is touched between these two. */
+static inline struct pn_core *pn__asgi_own(void)
+{
+    struct pn_core *core = pn_core_self();
+    pn_core_leave_app(core);
+    return core;
+}
+static inline void pn__asgi_disown(struct pn_core *core)
+{
+    pn_core_enter_app(core);
+}
