@@ -38,7 +38,13 @@ RUNNER = HERE / "runner.py"
 def exceptions() -> list[str]:
     """The patterns of the tests that are not run in a carrier."""
     lines = (HERE / "exceptions.txt").read_text().splitlines()
-    return [line.split(None, 1)[0] for line in lines if line and not line.startswith("#")]
+    patterns = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            since, _, pattern = line.split(None, 1)[0].rpartition("+:")
+            if not since or sys.version_info >= tuple(map(int, since.split("."))):
+                patterns.append(pattern)
+    return patterns
 
 
 def listed(test: str) -> bool:

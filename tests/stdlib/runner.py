@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import sys
+import threading  # noqa: F401
 import time
 import traceback
 import unittest
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
+# Until 3.12 the thread that imports threading first is the main thread to it: hence its import.
 # What the suite may use here; not "network" (hosts elsewhere), "walltime" or "largefile".
 RESOURCES = ["cpu", "subprocess", "decimal"]
 
@@ -104,7 +106,7 @@ def run(plan_path: str) -> dict[str, int]:
     result = Lines(plan["out"])
     home = os.getcwd()
     try:
-        with os_helper.temp_cwd("stdlib"):
+        with os_helper.temp_cwd(f"stdlib-{os.getpid()}"):
             module = importlib.import_module("test." + plan["module"])
             tests = flat(unittest.defaultTestLoader.loadTestsFromModule(module))
             chosen = unittest.TestSuite(
