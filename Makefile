@@ -2,9 +2,10 @@
 # Thin on purpose: the work is in tools/. `make help` lists the targets.
 
 SHELL := /bin/bash
-export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS STDLIB_MODULES STDLIB_CARRIERS BENCH_ARGS BENCH_LIMIT
+export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS STDLIB_MODULES STDLIB_CARRIERS
+export SOAK_SECONDS SOAK_CARRIERS BENCH_ARGS BENCH_LIMIT
 
-.PHONY: help demo test test-drivers test-stdlib asan tsan fuzz sim lint bench format clean
+.PHONY: help demo test test-drivers test-stdlib asan tsan fuzz sim lint bench format clean soak soak-asan
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
@@ -20,6 +21,12 @@ test-stdlib: ## the standard library's own tests, run inside requests
 
 test-drivers: ## database drivers and HTTP clients in requests, beside servers that it starts
 	@tools/test-drivers
+
+soak: ## all kinds of waits at once for SOAK_SECONDS (600) in each carrier
+	@tools/soak
+
+soak-asan: ## the same under AddressSanitizer and UBSan
+	@tools/soak --sanitize address
 
 asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
 	@tools/test --sanitize address

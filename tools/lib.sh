@@ -35,6 +35,10 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
                     || compgen -G '/usr/lib/clang/*/lib/linux/libclang_rt.fuzzer*' >/dev/null \
                     || echo libclang-rt-14-dev ;;
             clang-format) command -v clang-format-14 >/dev/null || echo clang-format-14 ;;
+            openssl) command -v openssl >/dev/null || echo openssl ;;
+            redis) command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
+                    || echo redis-server ;;
+            postgres) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql ;;
             python-testsuite) echo libpython3-testsuite ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
             # Without their services where that can be: the tests start them themselves.
