@@ -2,13 +2,14 @@
 # Thin on purpose: the work is in tools/. `make help` lists the targets.
 
 SHELL := /bin/bash
-export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS STDLIB_MODULES STDLIB_CARRIERS
-export SOAK_SECONDS SOAK_CARRIERS BENCH_ARGS BENCH_LIMIT
+export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
+export STDLIB_MODULES STDLIB_CARRIERS ASYNCIO_MODULES SOAK_SECONDS SOAK_CARRIERS
 
-.PHONY: help demo test test-drivers test-stdlib asan tsan fuzz sim lint bench format clean soak soak-asan
+.PHONY: help demo test test-stdlib test-drivers test-asyncio soak soak-asan asan tsan fuzz sim lint \
+	bench format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 16
 
 demo: ## build, serve both example programs, drive each with ab, print a table
 	@tools/demo
@@ -27,6 +28,9 @@ soak: ## all kinds of waits at once for SOAK_SECONDS (600) in each carrier
 
 soak-asan: ## the same under AddressSanitizer and UBSan
 	@tools/soak --sanitize address
+
+test-asyncio: ## CPython's own asyncio tests on pelton.Loop, beside the standard library's loop
+	@tools/test-asyncio
 
 asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
 	@tools/test --sanitize address
