@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import unittest
 from asyncio import unix_events
@@ -78,6 +79,8 @@ class Outcomes(unittest.TextTestResult):
 
 def main() -> None:
     which, module, out = sys.argv[1:]
+    # A shell's background job begins with it ignored, and the tests of runners then wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if which == "pelton":
         put_pelton_in_place()
     suite = unittest.defaultTestLoader.loadTestsFromName(f"test.test_asyncio.{module}")
