@@ -41,8 +41,10 @@ def exceptions() -> list[str]:
     patterns = []
     for line in lines:
         if line and not line.startswith("#"):
-            since, _, pattern = line.split(None, 1)[0].rpartition("+:")
-            if not since or sys.version_info >= tuple(map(int, since.split("."))):
+            versions, _, pattern = line.split(None, 1)[0].rpartition(":")
+            bound = tuple(map(int, versions[:-1].split("."))) if versions else ()
+            mine = sys.version_info[:2]
+            if not bound or (mine >= bound if versions.endswith("+") else mine <= bound):
                 patterns.append(pattern)
     return patterns
 
