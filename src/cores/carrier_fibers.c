@@ -249,6 +249,8 @@ static void trim(struct pn_core *core)
     struct pn_cores *cores = core->cores;
     unsigned spare = cores->idle_low < cores->idle_count ? cores->idle_low : cores->idle_count;
     cores->trim_due = false;
+    /* Still set from where it parked last: those that end would announce it as inside. */
+    core->inside = false;
     pn__detach(core);
     for (unsigned i = 0; i < TRIM_MAX && spare > PN_CORE_IDLE_KEEP; i++, spare--) {
         struct pn_core *old = take_oldest(cores);

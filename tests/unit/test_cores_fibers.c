@@ -279,6 +279,50 @@ static void app_short(struct request *r)
     app_sleep(300 * MS);
 }
 
+struct trim_look {
+    struct pn_timer before, after; /* due together, so that the loop does not sleep between them */
+    struct pn_cores *cores;
+    unsigned idle_before, idle_after;
+    bool owned;
+};
+
+static void trim_now(struct pn_timer *timer)
+{
+    struct trim_look *look = pn_container_of(timer, struct trim_look, before);
+    look->idle_before = look->cores->idle_low = look->cores->idle_count;
+    look->cores->trim_due = true;
+}
+
+static void look_who_owns(struct pn_timer *timer)
+{
+    struct trim_look *look = pn_container_of(timer, struct trim_look, after);
+    look->idle_after = look->cores->idle_count;
+    look->owned = pn_core_owns_loop(pn_core_self());
+}
+
+/* A fiber that has parked before tells idle ones to end, from its base: it still owns the loop then. */
+static void test_trimmer_owns_the_loop(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 100;
+    server_make(&s, FIBERS, &c);
+    struct request *all = requests_make(&s, 51, app_sleeper);
+    all[50].app = app_short;
+    struct trim_look look = {.cores = s.cores};
+    pn_timer_init(&look.before, trim_now);
+    pn_timer_init(&look.after, look_who_owns);
+    int64_t when = pn_deadline_ns(pn_loop_now_ns(s.cores->loop), 150 * MS);
+    assert_int_equal(pn_timer_set(s.cores->loop, &look.before, when), 0);
+    assert_int_equal(pn_timer_set(s.cores->loop, &look.after, when + 1), 0);
+    assert_int_equal(server_run(&s, 51), 0);
+    assert_true(look.idle_after < look.idle_before);
+    assert_true(look.owned);
+    free(all);
+    server_free(&s);
+}
+
 static void test_idle_fibers_leave(void **state)
 {
     (void)state;
@@ -376,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_stall_is_reported),
         cmocka_unit_test(test_cut_all),
         cmocka_unit_test(test_idle_fibers_leave),
+        cmocka_unit_test(test_trimmer_owns_the_loop),
         cmocka_unit_test(test_no_more_states),
         cmocka_unit_test(test_state_fails_once),
         cmocka_unit_test(test_many_switches),
