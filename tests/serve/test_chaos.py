@@ -9,6 +9,7 @@ processes, unexpected lines in the log.
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import socket
 import struct
@@ -132,8 +133,11 @@ class Client:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 elif manner != "leave":
                     sock.shutdown(socket.SHUT_WR)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # an answer ended the connection (raise-late, a large body that nobody read)
+            except OSError as error:
+                # An answer ended the connection (raise-late, a large body that nobody read); the
+                # reader may have taken the reset before shutdown() looks.
+                if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                    raise
             if manner in ("good", "cut"):
                 reader.join()
         if manner == "good":
