@@ -281,9 +281,9 @@ def test_errors(serve: Serve, name: str) -> None:
     else:
         with pytest.raises(AssertionError):  # cut short
             assert parse_responses(received), "no answer"
-    assert text in server.log
-    assert "never retrieved" not in server.log
     assert server.get().body == b"Hello, world!"
+    wait_until(lambda: text in server.log, 5 * SLOW, f"{text!r} is not in the log")
+    assert "never retrieved" not in server.log
 
 
 LIFESPAN = """
