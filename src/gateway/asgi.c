@@ -70,26 +70,7 @@ void pn__asgi_release_exchange(struct pn__channel *c)
 
 void pn__asgi_raise_gone(struct pn__channel *c)
 {
-    const char *why = "the client closed the connection";
-    switch (c->why) {
-    case PN_CANCEL_TIMEOUT:
-        why = "the client was too slow";
-        break;
-    case PN_CANCEL_PROTOCOL:
-        why = "the client broke the framing of its request";
-        break;
-    case PN_CANCEL_TOO_LARGE:
-        why = "the request's body is larger than allowed";
-        break;
-    case PN_CANCEL_SHUTDOWN:
-        why = "the server closed the connection";
-        break;
-    case PN_CANCEL_HANDLER:
-    case PN_CANCEL_CLIENT_GONE:
-    case PN_CANCEL_NONE:
-        break;
-    }
-    PyErr_SetString(c->gw->client_disconnected, why);
+    pn__raise_disconnected(c->gw, c->why);
 }
 
 /* --- The end ----------------------------------------------------------------------------------- */

@@ -362,6 +362,8 @@ int pn__response_head(struct pn__request *r, int64_t length, unsigned flags);
 int pn__request_wait(struct pn__request *r, unsigned why);
 /* Raises what a broken exchange means for the application. */
 void pn__raise_gone(struct pn__request *r);
+/* Attached. ClientDisconnected, with what CANCEL means in words. */
+void pn__raise_disconnected(struct pn_gateway *gw, enum pn_cancel cancel);
 
 /* --- input.c, errors.c, file_wrapper.c --- */
 int pn__input_init(struct pn_gateway *gw);

@@ -220,14 +220,10 @@ void pn__response_whole(struct pn__request *r, PyObject *body)
 
 /* --- Inside --- */
 
-void pn__raise_gone(struct pn__request *r)
+void pn__raise_disconnected(struct pn_gateway *gw, enum pn_cancel cancel)
 {
     const char *why = "the client closed the connection";
-    if (r->cut) {
-        PyErr_SetString(r->gw->request_cut, "the server stops");
-        return;
-    }
-    switch (r->x->cancel) { /* an enum that is written once: good enough without the loop */
+    switch (cancel) {
     case PN_CANCEL_TIMEOUT:
         why = "the client was too slow";
         break;
@@ -245,7 +241,15 @@ void pn__raise_gone(struct pn__request *r)
     case PN_CANCEL_NONE:
         break;
     }
-    PyErr_SetString(r->gw->client_disconnected, why);
+    PyErr_SetString(gw->client_disconnected, why);
+}
+
+void pn__raise_gone(struct pn__request *r)
+{
+    if (r->cut)
+        PyErr_SetString(r->gw->request_cut, "the server stops");
+    else /* an enum that is written once: good enough without the loop */
+        pn__raise_disconnected(r->gw, r->x->cancel);
 }
 
 /* The wire would not send the head: which field is to blame is looked for here only. */
