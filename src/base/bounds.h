@@ -44,6 +44,21 @@ enum {
     PN_HTTP_PIPELINE_OUT_MAX = 1 << 18, /* answers of one batch gathered before a send */
 };
 
+/* --- WebSocket --- */
+enum {
+    PN_WS_MESSAGE_SIZE_DEFAULT = 16 << 20, /* --ws-max-size, inflated; more is 1009 */
+    PN_WS_MESSAGE_SIZE_HARD_MAX = 1 << 30,
+    PN_WS_FRAGMENTS_MAX = 1 << 18,    /* frames of one message, so that empty ones end; 1008 */
+    PN_WS_RATIO_MAX = 200,            /* inflated over received, above a megabyte; 1009 */
+    PN_WS_QUEUE_SIZE_MAX = 64 * 1024, /* of messages nobody has taken; then reading stops */
+    PN_WS_PONGS_SIZE_MAX = 4096,      /* of pongs that the peer does not take; then reading stops */
+    PN_WS_READ_SIZE_MAX = 1 << 20,    /* read from one peer before others get their turn */
+    PN_WS_COMPRESS_SIZE_MIN = 64,     /* shorter messages gain nothing */
+    PN_WS_PING_INTERVAL_MS = 20000,   /* --ws-ping-interval */
+    PN_WS_PING_TIMEOUT_MS = 20000,    /* --ws-ping-timeout; 1011 */
+    PN_WS_CLOSE_TIMEOUT_MS = 10000,   /* from our close to the peer's */
+};
+
 /* --- output --- */
 enum {
     PN_CONN_OUT_HIGH_WATER = 256 * 1024, /* above: the writer waits */

@@ -25,7 +25,7 @@
  *   HTTP/2     one exchange a stream; body window updates on body_consume; head/write become frames,
  *              high water is the stream's window; trailers as HEADERS; cancel is RST_STREAM. extended CONNECT is upgrade.
  *   WebSocket  upgrade() turns the exchange into a tunnel: body_* and write carry raw bytes both ways
- *              until end or cancel; RFC 6455 frames live above in their own codec, over h1 and h2 alike.
+ *              until end or cancel; RFC 6455 lives above in ws_conn.h, over h1 and h2 alike.
  *   FastCGI    params become headers; stdin is the body; stdout the answer; aborts are cancel.
  *   sendfile   pn_exchange_send_file with a range; an h2 or TLS filler reads and writes instead.
  *   ASGI       receive() = body_peek or a future resolved by notify; send() = head/write with drained. disconnect = CANCELLED.

@@ -27,6 +27,7 @@ enum pn_ws_status {
     PN_WS_STATUS_POLICY = 1008,
     PN_WS_STATUS_TOO_BIG = 1009,
     PN_WS_STATUS_INTERNAL = 1011,
+    PN_WS_STATUS_RESTART = 1012, /* the server stops */
 };
 
 enum {
