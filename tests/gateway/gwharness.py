@@ -8,6 +8,7 @@ runs them in the meson suite, pytest collects them as well.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -23,6 +24,15 @@ CARRIERS = (INLINE, THREADS, FIBERS)
 # Flags of pn_exchange_head, enum pn_cancel.
 NO_MORE, HAS_LENGTH, HAS_DATE, HAS_SERVER, CLOSE = 1, 2, 4, 8, 16
 CLIENT_GONE, TIMEOUT, PROTOCOL, TOO_LARGE, HANDLER, SHUTDOWN = 1, 2, 3, 4, 5, 6
+
+
+def collect():
+    """Garbage, and the interpreter's method cache: it keeps 4,096 names, one for each address at
+    which an attribute's name was looked up, and an allocator that doesn't hand out an address
+    twice fills it for long."""
+    gc.collect()
+    sys._clear_type_cache()
+
 
 inside = _gwtest.inside
 owning = _gwtest.owning

@@ -19,7 +19,7 @@ import tracemalloc
 import weakref
 from pathlib import Path
 
-from gwharness import _gwtest, raising
+from gwharness import _gwtest, collect, raising
 
 sys.modules["pelton._pelton"] = _gwtest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -301,7 +301,7 @@ def fresh(rounds):
             loop.set_debug(True)
             once(loop, Marked())
         loop.close()
-    gc.collect()
+    collect()
 
 
 def test_loops_leave_nothing():
@@ -333,7 +333,7 @@ def test_a_loop_in_use_leaves_nothing():
             loop.call_later(0, lambda *_: None, marked)
             loop.call_soon(int, "bad", 99, marked)
             loop.run_until_complete(asyncio.sleep(0.0001))
-        gc.collect()
+        collect()
 
     turn(ROUNDS)
     refs, none = sys.getrefcount(marked), sys.getrefcount(None)

@@ -9,7 +9,7 @@ import os
 import sys
 import tracemalloc
 
-from gwharness import CARRIERS, FIBERS, INLINE, logged, serving
+from gwharness import CARRIERS, FIBERS, INLINE, collect, logged, serving
 
 ROUNDS = int(os.environ.get("PELTON_LEAK_ROUNDS", "300"))
 BOUND = max(8 * ROUNDS, 2048)  # bytes in a round; no object is that small
@@ -115,7 +115,7 @@ def growth(server):
     begun = tracemalloc.get_traced_memory()[0]
     for i in range(ROUNDS):
         one(server, i)
-    gc.collect()
+    collect()
     return tracemalloc.get_traced_memory()[0] - begun
 
 
@@ -136,7 +136,7 @@ def measure(app, carrier):
         tracemalloc.start()
         for i in range(ROUNDS):
             one(server, i)  # caches are full then
-        gc.collect()
+        collect()
         objects, refs = len(gc.get_objects()), sys.getrefcount(SINGLE)
         none = sys.getrefcount(None)
         grown = least_growth(server)
@@ -169,7 +169,7 @@ def test_servers_leave_nothing():
         for i in range(n):
             with serving(whole, CARRIERS[i % 3]) as server:
                 one(server, i)
-        gc.collect()
+        collect()
         return tracemalloc.get_traced_memory()[0] - begun
 
     tracemalloc.start()

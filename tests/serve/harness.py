@@ -414,6 +414,8 @@ class Server:
         for name, value in self._env.items():
             if value is None:
                 env.pop(name, None)
+            elif preload and name == "ASAN_OPTIONS":
+                env[name] += f":{value}"
             else:
                 env[name] = value
         return env
