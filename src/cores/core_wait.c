@@ -121,7 +121,18 @@ bool pn_core_is_cut(const struct pn_core *core)
 
 bool pn__wait_take_cut(struct pn_core *core)
 {
-    return pn_unlikely(atomic_load(&core->cut_wait)) && atomic_exchange(&core->cut_wait, false);
+    if (pn_likely(!atomic_load(&core->cut_wait)) || !atomic_exchange(&core->cut_wait, false))
+        return false;
+    /* What the application waits for next, in a clean-up, is not to be interrupted. */
+    pn__wait_out_pokes(core);
+    return true;
+}
+
+void pn__wait_out_pokes(struct pn_core *core)
+{
+    while (atomic_load(&core->poking))
+        sched_yield();
+    sched_yield(); /* a signal that was sent is delivered at the end of any system call */
 }
 
 /* --- Really blocking ----------------------------------------------------------------------------------- */

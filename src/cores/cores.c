@@ -572,6 +572,7 @@ void pn__core_settle(struct pn_core *core)
     }
     atomic_store(&core->cut_wait, false);
     atomic_store(&core->raise_due, false);
+    pn__wait_out_pokes(core);
     if (host->unraise)
         host->unraise(host->ctx, core->state);
 }

@@ -72,6 +72,7 @@ struct pn_core {
     atomic_bool cut;       /* from pn_core_cut until the request ends */
     atomic_bool cut_wait;  /* the wait under way, or the next, ends as cut */
     atomic_bool raise_due; /* the watchdog has to raise */
+    atomic_bool poking;    /* [dog] it is about to end the wait: whoever has taken cut_wait waits */
     int64_t cut_ns;        /* [dog] when it was raised */
     int64_t next_poke_ns;  /* [dog] */
     int64_t poke_span_ns;  /* [dog] */
@@ -243,8 +244,10 @@ void pn__admission_fini(struct pn_cores *cores);
 
 /* A wait that nobody else wakes: earlier numbers are over from now on. */
 void pn__wait_private(struct pn_core *core);
-/* True once a cut: the wait is to end with PN_WAIT_CUT. */
+/* True once a cut: the wait is to end with PN_WAIT_CUT. No signal for it is still to come then. */
 bool pn__wait_take_cut(struct pn_core *core);
+/* On the core's own OS thread, after cut_wait became false: the watchdog's last signal has come. */
+void pn__wait_out_pokes(struct pn_core *core);
 /* The OS thread really blocks; results are enum pn_wait or negative errno. */
 int pn__os_wait_fd(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns);
 int pn__os_sleep_until(struct pn_core *core, int64_t deadline_ns);

@@ -204,6 +204,16 @@ static void raise_in(struct pn_core *core, int64_t now_ns)
     unwatch(core);
 }
 
+/* A core that ends its wait by itself meanwhile writes cut_wait and then reads poking: one of the two sees the
+ * other, so that no signal is left over for its next wait. */
+static void poke(struct pn_core *core)
+{
+    atomic_store(&core->poking, true);
+    if (atomic_load(&core->cut_wait))
+        core->cores->carrier->poke(core);
+    atomic_store(&core->poking, false);
+}
+
 static int64_t cut_core(struct pn_core *core, int64_t now_ns)
 {
     if (!atomic_load(&core->cut))
@@ -221,7 +231,7 @@ static int64_t cut_core(struct pn_core *core, int64_t now_ns)
     }
     if (now_ns >= core->next_poke_ns) {
         if (watch(core)) {
-            core->cores->carrier->poke(core);
+            poke(core);
             unwatch(core);
         }
         core->next_poke_ns = now_ns + core->poke_span_ns;
