@@ -150,11 +150,31 @@ static struct pn_core *spawn_coming(struct pn_cores *cores)
     return NULL;
 }
 
-struct pn_core *pn__threads_successor(struct pn_cores *cores)
+/* An idle thread, or a new one; NULL. */
+static struct pn_core *successor(struct pn_cores *cores)
 {
     bool coming;
     struct pn_core *core = pop_idle(cores, false, &coming);
     return core ? core : spawn_coming(cores);
+}
+
+bool pn__threads_find(struct pn_cores *cores, struct pn_core **next)
+{
+    bool coming;
+    *next = pop_idle(cores, true, &coming);
+    if (!*next && !coming)
+        *next = spawn_coming(cores);
+    return coming || *next;
+}
+
+void pn__threads_freed(struct pn_cores *cores)
+{
+    bool coming;
+    /* It may have looked just before the baton was freed, and be idle again. If it is neither coming nor
+     * idle, it has the baton. */
+    struct pn_core *core = pop_idle(cores, true, &coming);
+    if (core)
+        designate(core);
 }
 
 /* --- A thread's life ---------------------------------------------------------------------------------- */
@@ -335,7 +355,7 @@ static void pass_on(struct pn_core *home)
 {
     struct pn_cores *cores = home->cores;
     while (pn_core_is_runner(home)) {
-        struct pn_core *next = pn__threads_successor(cores);
+        struct pn_core *next = successor(cores);
         if (next) {
             pn__baton_drop(&cores->baton);
             designate(next);
@@ -349,7 +369,7 @@ static void pass_on(struct pn_core *home)
 static int run(struct pn_cores *cores)
 {
     struct pn_core *home = cores->home;
-    struct pn_core *next = pn__threads_successor(cores);
+    struct pn_core *next = successor(cores);
     if (!next)
         return -EAGAIN;
     pn__baton_drop(&cores->baton);

@@ -273,9 +273,11 @@ void pn__watchdog_signal(struct pn_core *core);
 
 /* --- carrier_threads.c, for the watchdog --- */
 
-/* Somebody to take the baton: an idle thread, or a new one; NULL. It counts as coming, and must be
- * designated or pushed back. */
-struct pn_core *pn__threads_successor(struct pn_cores *cores);
+/* Whether somebody can take the baton. *NEXT: an idle thread, or a new one; it counts as coming, and must
+ * be designated or pushed back. NULL: one is on its way already, see pn__threads_freed. */
+bool pn__threads_find(struct pn_cores *cores, struct pn_core **next);
+/* The baton was freed for one that was on its way: it comes, or another idle one is sent. */
+void pn__threads_freed(struct pn_cores *cores);
 void pn__threads_designate(struct pn_core *core);
 void pn__threads_push_back(struct pn_core *core);
 

@@ -42,6 +42,16 @@ static bool loop_has_work(struct pn_cores *cores)
     return p.fd < 0 || poll(&p, 1, 0) != 0;
 }
 
+static void say_robbed(unsigned number, const struct pn_core *next)
+{
+    if (next)
+        pn_log_debug(NULL, "cores: core %u computes; core %u has taken the loop over", number,
+                     next->number);
+    else
+        pn_log_debug(NULL, "cores: core %u computes; the next core has taken the loop over",
+                     number);
+}
+
 static void rob(struct pn_cores *cores)
 {
     struct pn__watchdog *dog = &cores->dog;
@@ -52,17 +62,19 @@ static void rob(struct pn_cores *cores)
         (pn__baton_load(&cores->baton) & ~PN__BATON_LENT) == dog->seen_word && loop_has_work(cores);
     pn__baton_unlend(&cores->baton);
     /* The successor first: this thread cannot be the runner if there is none. */
-    struct pn_core *next = work ? pn__threads_successor(cores) : NULL;
-    if (!next)
+    struct pn_core *next;
+    if (!work || !pn__threads_find(cores, &next))
         return;
     /* A new thread may have taken a while to make: the stay may be over. */
     if (pn__baton_try(&cores->baton, PN__WATCHDOG_NUMBER, false) == PN__GOT_LOAN &&
         pn__baton_steal(&cores->baton, dog->seen_word)) {
         pn__count(&cores->steals);
-        pn__threads_designate(next);
-        pn_log_debug(NULL, "cores: core %u computes; core %u has taken the loop over",
-                     pn__baton_runner_of(dog->seen_word), next->number);
-    } else {
+        if (next)
+            pn__threads_designate(next);
+        else
+            pn__threads_freed(cores);
+        say_robbed(pn__baton_runner_of(dog->seen_word), next);
+    } else if (next) {
         pn__threads_push_back(next);
     }
 }
