@@ -30,6 +30,11 @@
         }                                                                        \
     } while (0)
 
+/* A failed assertion of cmocka's ends the process where it is: cmocka would jump off the stack that has the
+ * server on it, whose threads go on, and the next test would fall for that and not for its own reason. */
+#define RUN_TESTS(tests) \
+    (setenv("CMOCKA_TEST_ABORT", "1", 1), cmocka_run_group_tests(tests, NULL, NULL))
+
 /* --- The fake interpreter ----------------------------------------------------------------------- */
 
 struct fake_state {
@@ -179,8 +184,10 @@ struct server {
     struct pn_core_host host;
     struct pn_loop *loop;
     struct pn_cores *cores;
+    atomic_int seen; /* requests that came to admission */
     atomic_int finished;
     atomic_int dropped;
+    atomic_bool stopped; /* pn_cores_stop was called */
     int refused;
     int expected; /* stop the loop when so many are finished, dropped or refused */
     int inside_peak;
@@ -255,6 +262,7 @@ static void job_dropped(struct pn_job *job)
 static void request_start(struct pn_task *task)
 {
     struct request *r = pn_container_of(task, struct request, task);
+    atomic_fetch_add(&r->s->seen, 1);
     switch (pn_cores_admit(r->s->cores, &r->job)) {
     case PN_ADMIT_RUN:
         run_request(r);
@@ -334,6 +342,7 @@ static PN_UNUSED int server_run(struct server *s, int expected)
 static PN_UNUSED void server_again(struct server *s)
 {
     s->cores->stopping = false;
+    atomic_store(&s->seen, 0);
     atomic_store(&s->finished, 0);
 }
 
@@ -389,6 +398,16 @@ static PN_UNUSED int app_wait_fd(int fd, uint32_t events, int64_t span_ns)
     MUST(pn_core_self() == core);
     return rc;
 }
+
+/* Sleeps until COND is true: a minute is for ever. */
+#define APP_UNTIL(cond)                                    \
+    do {                                                   \
+        int64_t end_ns_ = pn_clock_mono_ns() + 60000 * MS; \
+        while (!(cond)) {                                  \
+            MUST(pn_clock_mono_ns() < end_ns_);            \
+            app_sleep(2 * MS);                             \
+        }                                                  \
+    } while (0)
 
 /* Computes with the GIL, which is given away now and then, as the interpreter does. */
 static PN_UNUSED void app_compute(int64_t span_ns)

@@ -96,7 +96,6 @@ struct later {
 static void post_later(struct pn_timer *timer)
 {
     struct later *l = pn_container_of(timer, struct later, timer);
-    l->r->span_ns = timer->deadline_ns; /* when it was due */
     request_post(l->r);
 }
 
@@ -104,14 +103,21 @@ static void app_computes(struct request *r)
 {
     (void)r;
     app_compute(200 * MS);
-    r->flag = 1;
 }
 
-/* How late it is, and whether the one that computes is still at it. */
-static void app_in_time(struct request *r)
+/* Computes until the four others have run, or for a minute. */
+static void app_computes_beside(struct request *r)
 {
-    r->took_ns = pn_clock_mono_ns() - r->span_ns;
-    r->result = !atomic_load(&r->peer->flag) && r->took_ns < 100 * MS;
+    int64_t end_ns = pn_clock_mono_ns() + 60000 * MS;
+    while (atomic_load(&r->flag) < 4) {
+        MUST(pn_clock_mono_ns() < end_ns);
+        app_compute(2 * MS);
+    }
+}
+
+static void app_quick(struct request *r)
+{
+    atomic_fetch_add(&r->peer->flag, 1);
 }
 
 static void test_lease(void **state)
@@ -119,11 +125,11 @@ static void test_lease(void **state)
     (void)state;
     struct server s;
     server_make(&s, THREADS, NULL);
-    struct request *all = requests_make(&s, 1, app_computes);
+    struct request *all = requests_make(&s, 1, app_computes_beside);
     struct request quick[4];
     struct later later[4];
     for (int i = 0; i < 4; i++) {
-        request_init(&quick[i], &s, app_in_time);
+        request_init(&quick[i], &s, app_quick);
         quick[i].peer = &all[0];
         later[i].r = &quick[i];
         pn_timer_init(&later[i].timer, post_later);
@@ -131,8 +137,41 @@ static void test_lease(void **state)
     }
     assert_int_equal(server_run(&s, 5), 0);
     for (int i = 0; i < 4; i++)
-        assert_true(quick[i].result);
+        assert_true(quick[i].done);
     assert_true(server_stats(&s).steals >= 1);
+    free(all);
+    server_free(&s);
+}
+
+/* Computes until it is robbed; another core seems to be on its way all the time. */
+static void app_computes_until_robbed(struct request *r)
+{
+    struct pn_cores *cores = r->s->cores;
+    int64_t end_ns = pn_clock_mono_ns() + 60000 * MS;
+    pn__lock_take(&cores->lock);
+    cores->coming++;
+    pn__lock_drop(&cores->lock);
+    while (atomic_load(&cores->steals) == 0) {
+        MUST(pn_clock_mono_ns() < end_ns);
+        app_compute(2 * MS);
+    }
+    pn__lock_take(&cores->lock);
+    cores->coming--;
+    r->result = (int)cores->carriers;
+    pn__lock_drop(&cores->lock);
+}
+
+/* One that is merely late will take over: no thread is made in its stead. */
+static void test_robbed_for_one_that_comes(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 2, app_computes_until_robbed);
+    all[1].app = app_hello;
+    assert_int_equal(server_run(&s, 2), 0);
+    assert_int_equal(all[0].result, 1);
+    all_done(all, 2);
     free(all);
     server_free(&s);
 }
@@ -190,13 +229,14 @@ static void app_blocks(struct request *r)
 {
     struct pn_core *core = pn_core_self();
     struct pollfd p = {.fd = r->fd[0], .events = POLLIN};
-    int64_t t0 = pn_clock_mono_ns();
     fake_detach(&r->s->py, pn_core_state(core));
     MUST(pn_core_block_begin(core, r->fd[0], EPOLLIN));
-    MUST(poll(&p, 1, 60) == 0);
+    /* The last of them lets all go. */
+    if (atomic_fetch_add(&r->peer->flag, 1) == 7)
+        MUST(write(r->fd[1], "x", 1) == 1);
+    MUST(poll(&p, 1, 60000) == 1);
     pn_core_block_end(core);
     fake_attach(&r->s->py, pn_core_state(core));
-    MUST(pn_clock_mono_ns() - t0 >= 60 * MS);
 }
 
 /* The very same call blocks, and the loop goes on in another thread meanwhile. */
@@ -208,11 +248,12 @@ static void test_really_blocking(void **state)
     MUST(pipe(fd) == 0);
     server_make(&s, THREADS, NULL);
     struct request *all = requests_make(&s, 8, app_blocks);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 8; i++) {
         all[i].fd[0] = fd[0];
-    int64_t t0 = pn_clock_mono_ns();
+        all[i].fd[1] = fd[1];
+        all[i].peer = &all[0];
+    }
     assert_int_equal(server_run(&s, 8), 0);
-    assert_true(pn_clock_mono_ns() - t0 < 300 * MS);
     all_done(all, 8);
     close(fd[0]);
     close(fd[1]);
@@ -222,10 +263,8 @@ static void test_really_blocking(void **state)
 
 static void app_interrupted(struct request *r)
 {
-    int rc;
-    while ((rc = app_wait_fd(r->fd[0], EPOLLIN, 2000 * MS)) == PN_WAIT_READY)
-        ;
-    r->result = rc;
+    r->result = app_wait_fd(r->fd[0], EPOLLIN, 60000 * MS);
+    atomic_store(&r->flag, 1);
 }
 
 static void on_signal(int signo)
@@ -239,8 +278,11 @@ static void *send_signal(void *arg)
     struct pn_core *core;
     while (!(core = atomic_load(&r->core)))
         usleep(1000);
-    usleep(20000);
-    pthread_kill(core->os_thread, SIGUSR2);
+    /* Until it has an effect: it may not wait yet. */
+    while (!atomic_load(&r->flag)) {
+        pthread_kill(core->os_thread, SIGUSR2);
+        usleep(5000);
+    }
     return NULL;
 }
 
@@ -266,12 +308,58 @@ static void test_signal_interrupts(void **state)
     server_free(&s);
 }
 
+static void *poke_late(void *arg)
+{
+    struct pn_core *core = arg;
+    usleep(50000);
+    pthread_kill(core->os_thread, SIGUSR2);
+    atomic_store(&core->poking, false);
+    return NULL;
+}
+
+/* As the watchdog found it waiting, and ends that wait while it has ended already. */
+static void app_is_poked(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    pthread_t t;
+    atomic_store(&core->poking, true);
+    atomic_store(&core->cut_wait, true);
+    pthread_create(&t, NULL, poke_late, core);
+    MUST(app_sleep(3600 * PN_NS_PER_SEC) == PN_WAIT_CUT);
+    r->result = app_sleep(300 * MS);
+    pthread_join(t, NULL);
+}
+
+/* The signal that ends a wait must not end the clean-up's. */
+static void test_a_poke_under_way_is_waited_out(void **state)
+{
+    (void)state;
+    struct server s;
+    struct sigaction sa = {.sa_handler = on_signal};
+    sigaction(SIGUSR2, &sa, NULL);
+    server_make(&s, THREADS, NULL);
+    struct request *all = requests_make(&s, 1, app_is_poked);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(all[0].result, PN_WAIT_TIMEOUT);
+    free(all);
+    server_free(&s);
+}
+
 /* --- threads that come and go -------------------------------------------------------------------------------- */
 
-static void app_after_a_while(struct request *r)
+static unsigned carriers_now(struct pn_cores *cores)
 {
-    (void)r;
-    app_sleep(300 * MS);
+    pn__lock_take(&cores->lock);
+    unsigned n = cores->carriers;
+    pn__lock_drop(&cores->lock);
+    return n;
+}
+
+/* Stays until those who were there for the others have left. */
+static void app_sees_them_leave(struct request *r)
+{
+    APP_UNTIL(atomic_load(&r->s->finished) == 50);
+    APP_UNTIL(carriers_now(r->s->cores) <= PN_CORE_IDLE_KEEP + 2);
 }
 
 static void test_idle_threads_leave(void **state)
@@ -283,9 +371,8 @@ static void test_idle_threads_leave(void **state)
     server_make(&s, THREADS, &c);
     s.cores->idle_span_ns = 20 * MS;
     struct request *all = requests_make(&s, 51, app_joint_sleeper);
-    all[50].app = app_after_a_while;
+    all[50].app = app_sees_them_leave;
     assert_int_equal(server_run(&s, 51), 0);
-    assert_true(server_stats(&s).carriers <= PN_CORE_IDLE_KEEP + 2);
     assert_true(atomic_load(&s.py.made) > 25);
     struct request *more = requests_make(&s, 50, app_sleeper);
     server_again(&s);
@@ -409,15 +496,17 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_stress),
         cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_robbed_for_one_that_comes),
         cmocka_unit_test(test_lone_computer),
         cmocka_unit_test(test_lone_waits),
         cmocka_unit_test(test_really_blocking),
         cmocka_unit_test(test_signal_interrupts),
+        cmocka_unit_test(test_a_poke_under_way_is_waited_out),
         cmocka_unit_test(test_idle_threads_leave),
         cmocka_unit_test(test_no_more_threads),
         cmocka_unit_test(test_no_first_thread),
         cmocka_unit_test(test_states_fail),
         cmocka_unit_test(test_without_host),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests);
 }

@@ -44,9 +44,13 @@ struct waiter {
     pthread_t thread;
     atomic_int *turn;
     int64_t span_ns;
-    unsigned hold_us;
     int place;
     bool got;
+};
+
+struct mover {
+    struct pn__slots *s;
+    atomic_bool over;
 };
 
 static size_t queued(struct pn__slots *s)
@@ -64,7 +68,6 @@ static void *wait_for_slot(void *arg)
     struct waiter *w = arg;
     w->got = pn__slots_get(w->s, &w->slot, w->span_ns);
     w->place = atomic_fetch_add(w->turn, 1);
-    usleep(w->hold_us);
     pn__slots_put(w->s, &w->slot);
     return NULL;
 }
@@ -95,29 +98,43 @@ static void test_first_come_first_served(void **state)
     assert_int_equal(s.free_count, 1);
 }
 
-/* Twice the span, but it moves all the while. */
+/* Seems to give others a slot all the time. */
+static void *move(void *arg)
+{
+    struct mover *m = arg;
+    while (!atomic_load(&m->over)) {
+        pn__lock_take(&m->s->lock);
+        m->s->grants++;
+        pn__lock_drop(&m->s->lock);
+        usleep(200);
+    }
+    return NULL;
+}
+
+/* Longer than the span, but it moves all the while. */
 static void test_a_moving_queue_is_waited_for(void **state)
 {
     (void)state;
     struct pn__slots s;
     struct pn__slot holder;
-    struct waiter w[4];
+    struct mover mover = {.s = &s};
+    pthread_t thread;
     atomic_int turn = 0;
     pn__slots_init(&s, 1);
     pn__slot_init(&holder);
     pn__slots_get(&s, &holder, 0);
-    for (size_t i = 0; i < 4; i++) {
-        w[i] = (struct waiter){.s = &s, .turn = &turn, .span_ns = 60 * MS, .hold_us = 40000};
-        pn__slot_init(&w[i].slot);
-        pthread_create(&w[i].thread, NULL, wait_for_slot, &w[i]);
-        while (queued(&s) != i + 1)
-            usleep(100);
-    }
+    pthread_create(&thread, NULL, move, &mover);
+    struct waiter w = {.s = &s, .turn = &turn, .span_ns = 400 * MS};
+    pn__slot_init(&w.slot);
+    pthread_create(&w.thread, NULL, wait_for_slot, &w);
+    while (queued(&s) != 1)
+        usleep(100);
+    usleep(600000);
     pn__slots_put(&s, &holder);
-    for (int i = 0; i < 4; i++) {
-        pthread_join(w[i].thread, NULL);
-        assert_true(w[i].got);
-    }
+    pthread_join(w.thread, NULL);
+    assert_true(w.got);
+    atomic_store(&mover.over, true);
+    pthread_join(thread, NULL);
     assert_int_equal(s.free_count, 1);
     assert_int_equal(s.queued, 0);
 }
