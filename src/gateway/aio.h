@@ -69,12 +69,11 @@ static inline void pn_aio_call_init(struct pn_aio_call *call, int (*run)(struct 
 void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call);
 /* The loop object; borrowed. */
 struct _object *pn_aio_home_loop(struct pn_aio_home *home);
-/* On home, inside. CALLABLE(*ARGS, **NAMES) as PyObject_Vectorcall has it; the one call_soon that it
+/* On home, inside. CALLABLE(*ARGS, **NAMED) as PyObject_Call has it; the one call_soon that it
  * makes on the loop (a new asyncio.Task makes it) is run before this returns. *RESULT is what CALLABLE
  * returned, a new reference, or NULL with an exception (then 0 is returned). As pn_aio_call.run. */
-int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable,
-                         struct _object *const *args, size_t count, struct _object *names,
-                         struct _object **result);
+int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable, struct _object *args,
+                         struct _object *named, struct _object **result);
 
 /* Calls that are due or will be: call_soon, call_later, call_at, not cancelled. Owner. */
 size_t pn_aio_home_scheduled(const struct pn_aio_home *home);

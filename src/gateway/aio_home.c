@@ -208,14 +208,13 @@ struct _object *pn_aio_home_loop(struct pn_aio_home *home)
     return (PyObject *)home->aio;
 }
 
-int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable,
-                         struct _object *const *args, size_t count, struct _object *names,
-                         struct _object **result)
+int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable, struct _object *args,
+                         struct _object *named, struct _object **result)
 {
     struct pn__aio *aio = home->aio;
     int rc = 0;
     aio->capture = true;
-    *result = PyObject_Vectorcall(callable, args, count, names);
+    *result = PyObject_Call(callable, args, named);
     aio->capture = false;
     struct pn__handle *h = aio->captured;
     aio->captured = NULL;

@@ -144,8 +144,8 @@ static void take_outcome(struct pn__channel *c)
 {
     PyObject *args[2] = {NULL, c->task};
     Py_INCREF(c->task);
-    PyObject *result = PyObject_VectorcallMethod(c->gw->asgi->words[PN__A_RESULT], args + 1,
-                                                 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *result = PyObject_Vectorcall(c->gw->asgi->task_result, args + 1,
+                                           1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(args[1]);
     Py_XDECREF(result);
     finish(c);
@@ -218,18 +218,29 @@ static PyObject *call_app(struct pn__channel *c, PyObject *scope)
     return as_coroutine(gw->asgi, result);
 }
 
-/* Makes the task of COROUTINE, which it steals, in CONTEXT, and runs its first step. As pn_aio_call.run. */
-static int begin_task(struct pn__channel *c, PyObject *coroutine, PyObject *context)
+/* Inside a context of the request's, which the task takes a copy of: makes the task of COROUTINE, which it
+ * steals, and runs its first step. As pn_aio_call.run. */
+static int begin_task(struct pn__channel *c, PyObject *coroutine)
 {
     struct pn__asgi *asgi = c->gw->asgi;
-    struct pn_aio_home *home = asgi->config.home;
-    PyObject *args[4] = {coroutine, pn_aio_home_loop(home), asgi->words[PN__A_TASK_NAME], context};
+    PyObject *args = PyTuple_New(1);
     PyObject *task = NULL;
-    int rc = pn_aio_home_call_now(home, asgi->task_type, args, 1, asgi->task_names, &task);
-    if (pn_unlikely(pn_core_self() == NULL))
-        pn__leave_child();
-    Py_DECREF(coroutine);
+    int rc = 0;
+    if (pn_likely(args)) {
+        PyTuple_SET_ITEM(args, 0, coroutine);
+        rc =
+            pn_aio_home_call_now(asgi->config.home, asgi->task_type, args, asgi->task_named, &task);
+        if (pn_unlikely(pn_core_self() == NULL))
+            pn__leave_child();
+        Py_DECREF(args);
+    } else {
+        Py_DECREF(coroutine);
+    }
     c->task = task;
+    /* A task that starts by itself hands on what ends the server, and is gone. */
+    if (pn_unlikely(!task) && (PyErr_ExceptionMatches(PyExc_SystemExit) ||
+                               PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)))
+        return -1;
     return rc;
 }
 
@@ -238,8 +249,8 @@ static void after_first_step(struct pn__channel *c)
 {
     struct pn__asgi *asgi = c->gw->asgi;
     PyObject *args[3] = {NULL, c->task, NULL};
-    PyObject *done = PyObject_VectorcallMethod(asgi->words[PN__A_DONE], args + 1,
-                                               1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *done =
+        PyObject_Vectorcall(asgi->task_done, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (pn_likely(done == Py_True)) {
         Py_DECREF(done);
         take_outcome(c);
@@ -257,31 +268,44 @@ static void after_first_step(struct pn__channel *c)
     Py_XDECREF(added);
 }
 
+/* Inside on home. As pn_aio_call.run; C->task is NULL when the application could not be called. Drops
+ * SCOPE. */
+static int call_in_context(struct pn__channel *c, PyObject *scope)
+{
+    PyObject *context = PyContext_Copy(c->gw->base_context);
+    int rc = 0;
+    if (pn_unlikely(!context || PyContext_Enter(context) < 0)) {
+        Py_XDECREF(context);
+        Py_DECREF(scope);
+        return 0;
+    }
+    PyObject *coroutine = call_app(c, scope);
+    if (pn_unlikely(pn_core_self() == NULL))
+        pn__leave_child();
+    if (pn_likely(coroutine))
+        rc = begin_task(c, coroutine);
+    if (pn_unlikely(PyContext_Exit(context) < 0))
+        PyErr_WriteUnraisable(context);
+    Py_DECREF(context);
+    return rc;
+}
+
 /* Inside on home. As pn_aio_call.run. */
 static int begin(struct pn__channel *c)
 {
     PyObject *scope = c->scope;
-    PyObject *context = PyContext_Copy(c->gw->base_context);
-    PyObject *coroutine = NULL;
-    int rc = 0;
     c->begun = true;
     c->scope = NULL;
-    if (pn_likely(context && PyContext_Enter(context) == 0)) {
-        coroutine = call_app(c, scope);
-        if (pn_unlikely(pn_core_self() == NULL))
-            pn__leave_child();
-        if (pn_unlikely(PyContext_Exit(context) < 0))
-            Py_CLEAR(coroutine);
-    } else {
-        Py_DECREF(scope);
-    }
-    if (pn_likely(coroutine))
-        rc = begin_task(c, coroutine, context);
-    Py_XDECREF(context);
+    int rc = call_in_context(c, scope);
     if (pn_unlikely(rc < 0)) {
         /* SystemExit or KeyboardInterrupt, which the task has as well. */
         PyObject *exc = pn_pycompat_take_exception();
-        take_outcome(c);
+        if (c->task) {
+            take_outcome(c);
+        } else {
+            pn_pycompat_restore_exception(Py_NewRef(exc));
+            finish(c);
+        }
         pn_pycompat_restore_exception(exc);
         return -1;
     }
@@ -414,13 +438,21 @@ static int find_asyncio(struct pn__asgi *asgi)
     asgi->future_type = attribute("asyncio", "Future");
     asgi->cancelled = attribute("asyncio", "CancelledError");
     asgi->as_coroutine = attribute("pelton._asgi", "as_coroutine");
-    asgi->task_names = PyTuple_Pack(3, asgi->words[PN__A_LOOP], asgi->words[PN__A_NAME],
-                                    asgi->words[PN__A_CONTEXT]);
     asgi->future_names = PyTuple_Pack(1, asgi->words[PN__A_LOOP]);
-    return asgi->task_type && asgi->future_type && asgi->cancelled && asgi->as_coroutine &&
-                   asgi->task_names && asgi->future_names
-               ? 0
-               : -1;
+    if (!asgi->task_type || !asgi->future_type || !asgi->cancelled || !asgi->as_coroutine ||
+        !asgi->future_names)
+        return -1;
+    asgi->task_done = PyObject_GetAttr(asgi->task_type, asgi->words[PN__A_DONE]);
+    asgi->task_result = PyObject_GetAttr(asgi->task_type, asgi->words[PN__A_RESULT]);
+    asgi->task_named = PyDict_New();
+    if (!asgi->task_done || !asgi->task_result || !asgi->task_named ||
+        PyDict_SetItem(asgi->task_named, asgi->words[PN__A_LOOP],
+                       pn_aio_home_loop(asgi->config.home)) < 0 ||
+        PyDict_SetItem(asgi->task_named, asgi->words[PN__A_NAME], asgi->words[PN__A_TASK_NAME]) < 0)
+        return -1;
+    return PN_PYCOMPAT_EAGER_TASKS
+               ? PyDict_SetItem(asgi->task_named, asgi->words[PN__A_EAGER_START], Py_True)
+               : 0;
 }
 
 int pn_gateway_use_asgi(struct pn_gateway *gw, const struct pn_gateway_asgi *config,
@@ -483,12 +515,15 @@ void pn__asgi_destroy(struct pn_gateway *gw)
     pn__asgi_stop(gw);
     pn__asgi_await_fini(asgi);
     pn__asgi_scope_fini(gw, asgi);
+    pn__asgi_headers_fini(asgi);
     pn__asgi_names_fini(asgi);
     Py_CLEAR(asgi->task_type);
     Py_CLEAR(asgi->future_type);
     Py_CLEAR(asgi->cancelled);
     Py_CLEAR(asgi->as_coroutine);
-    Py_CLEAR(asgi->task_names);
+    Py_CLEAR(asgi->task_named);
+    Py_CLEAR(asgi->task_done);
+    Py_CLEAR(asgi->task_result);
     Py_CLEAR(asgi->future_names);
     Py_CLEAR(asgi->channel_type);
     free((char *)asgi->config.root_path);

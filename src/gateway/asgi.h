@@ -19,7 +19,14 @@
 
 /* Interned strings; pn__asgi_word_text in asgi_names.c has the same order. */
 enum pn__asgi_word {
+    /* fields of the usual messages */
     PN__A_TYPE = 0,
+    PN__A_BODY,
+    PN__A_MORE_BODY,
+    PN__A_STATUS,
+    PN__A_HEADERS,
+    PN__A_TRAILERS,
+    /* other keys of scopes and messages */
     PN__A_ASGI,
     PN__A_HTTP_VERSION,
     PN__A_SERVER,
@@ -30,13 +37,8 @@ enum pn__asgi_word {
     PN__A_PATH,
     PN__A_RAW_PATH,
     PN__A_QUERY_STRING,
-    PN__A_HEADERS,
     PN__A_STATE,
     PN__A_EXTENSIONS,
-    PN__A_BODY,
-    PN__A_MORE_BODY,
-    PN__A_STATUS,
-    PN__A_TRAILERS,
     PN__A_MORE_TRAILERS,
     PN__A_FILE,
     PN__A_OFFSET,
@@ -63,7 +65,7 @@ enum pn__asgi_word {
     /* attributes and keywords */
     PN__A_LOOP,
     PN__A_NAME,
-    PN__A_CONTEXT,
+    PN__A_EAGER_START,
     PN__A_DONE,
     PN__A_RESULT,
     PN__A_CANCEL,
@@ -77,14 +79,27 @@ enum pn__asgi_word {
 
 enum {
     PN__ASGI_VALUES = 512,         /* slots for (name, value) of headers */
+    PN__ASGI_LINES = 128,          /* slots for all header lines of a request */
     PN__ASGI_FREE_MAX = 64,        /* dead channels, and awaitables, kept for reuse */
     PN__ASGI_OTHER_NAME_MAX = 256, /* bytes of a name that are lower-cased on the stack */
+    PN__ASGI_FIELDS = PN__A_TRAILERS + 1,
+    PN__ASGI_TYPE_FIRST = PN__A_RESPONSE_START, /* of the types that an application sends */
+    PN__ASGI_TYPES = PN__A_RESPONSE_DEBUG + 1 - PN__ASGI_TYPE_FIRST,
 };
 
 /* A header that was seen before, if it is no secret. */
 struct pn__asgi_value {
     PyObject *pair; /* owned: (name, value) */
     unsigned id;
+};
+
+/* Header lines that came before, and what was made of them. */
+struct pn__asgi_lines {
+    PyObject *list; /* owned, shown to nobody; NULL: the slot is free */
+    char *text;     /* owned */
+    size_t size;
+    bool forwarded;  /* there are headers of that family */
+    uint16_t misses; /* requests in a row that found other lines here */
 };
 
 struct pn__asgi_server {
@@ -97,20 +112,24 @@ struct pn__asgi {
     struct pn_gateway_asgi config; /* root_path is a copy */
     size_t root_len;
     PyObject *words[PN__A_WORDS];
+    PyObject *seen[PN__ASGI_TYPES];   /* owned: the last str of each type that came; or NULL */
     PyObject *names[PN_HEADER_COUNT]; /* bytes by header id; NULL: no header */
     struct pn__asgi_value values[PN__ASGI_VALUES];
+    struct pn__asgi_lines lines[PN__ASGI_LINES];
     struct pn__asgi_server *servers; /* as gw->servers */
     PyObject *extensions;            /* a dict */
     PyObject *state;                 /* of lifespan; NULL: the application has none */
     PyObject *no_bytes;
-    PyObject *slash;       /* b"/" */
-    PyObject *request;     /* the message without a body */
-    PyObject *no_more;     /* the message of a disconnection */
-    PyObject *task_type;   /* asyncio.Task */
-    PyObject *future_type; /* asyncio.Future */
-    PyObject *cancelled;   /* asyncio.CancelledError */
-    PyObject *task_names;  /* keywords of a new task and of a new future */
-    PyObject *future_names;
+    PyObject *slash;        /* b"/" */
+    PyObject *request;      /* the message without a body */
+    PyObject *no_more;      /* the message of a disconnection */
+    PyObject *task_type;    /* asyncio.Task */
+    PyObject *future_type;  /* asyncio.Future */
+    PyObject *cancelled;    /* asyncio.CancelledError */
+    PyObject *task_named;   /* a dict: keywords of a new task */
+    PyObject *task_done;    /* asyncio.Task.done */
+    PyObject *task_result;  /* asyncio.Task.result */
+    PyObject *future_names; /* keywords of a new future */
     PyObject *as_coroutine; /* pelton._asgi.as_coroutine */
     PyObject *lifespan;     /* pelton._asgi.Lifespan's object; NULL: none */
     PyTypeObject *channel_type;
@@ -186,6 +205,13 @@ void pn__asgi_names_fini(struct pn__asgi *asgi);
 PyObject *pn__asgi_header(struct pn__asgi *asgi, unsigned id, struct pn_str name,
                           struct pn_str value);
 
+/* --- asgi_headers.c --- */
+/* Owner. The list of X's headers, new; NULL with an exception (memory). HOST, if there is one, stands instead of
+ * what Host says. *FORWARDED becomes true where one of that family is among them. */
+PyObject *pn__asgi_headers(struct pn__asgi *asgi, const struct pn_exchange *x, struct pn_str host,
+                           bool *forwarded);
+void pn__asgi_headers_fini(struct pn__asgi *asgi);
+
 /* --- asgi_scope.c --- */
 int pn__asgi_scope_init(struct pn_gateway *gw, struct pn__asgi *asgi);
 void pn__asgi_scope_fini(struct pn_gateway *gw, struct pn__asgi *asgi);
@@ -203,17 +229,31 @@ void pn__asgi_wake_all(struct pn__channel *c);
 /* --- asgi_http.c: the work of awaitables; home, inside --- */
 enum pn__asgi_step pn__asgi_http_receive(struct pn__channel *c, PyObject **result);
 enum pn__asgi_step pn__asgi_http_send(struct pn__channel *c, struct pn__awaitable *a);
-/* The text of a message's type is not EXPECTED: an exception. */
-void pn__asgi_raise_order(PyObject *type, const char *expected);
-/* The value of KEY in MESSAGE, borrowed; NULL without an exception when it has none. */
-static inline PyObject *pn__asgi_get(const struct pn__asgi *asgi, PyObject *message,
-                                     enum pn__asgi_word key)
+
+/* --- asgi_message.c: home, inside --- */
+/* A message of the application's, whose dict outlives it; all borrowed of the dict. */
+struct pn__message {
+    PyObject *dict;
+    PyObject *type; /* a str */
+    int which;      /* enum pn__asgi_word; PN__A_WORDS: a type that is none of ours */
+    bool read;      /* fields has all that is in the dict */
+    PyObject *fields[PN__ASGI_FIELDS];
+};
+/* 0, or -1 with an exception: no dict, or without a type. */
+int pn__asgi_read(struct pn__asgi *asgi, PyObject *message, struct pn__message *m);
+/* The value of KEY, borrowed; NULL without an exception when there is none. */
+static inline PyObject *pn__asgi_field(const struct pn__asgi *asgi, const struct pn__message *m,
+                                       enum pn__asgi_word key)
 {
-    return PyDict_GetItemWithError(message, asgi->words[key]);
+    if (pn_likely(m->read))
+        return (unsigned)key < PN__ASGI_FIELDS ? m->fields[key] : NULL;
+    return PyDict_GetItemWithError(m->dict, asgi->words[key]);
 }
 /* KEY's truth; DEFAULT_VALUE where there is none. -1 with an exception. */
-int pn__asgi_flag(const struct pn__asgi *asgi, PyObject *message, enum pn__asgi_word key,
+int pn__asgi_flag(const struct pn__asgi *asgi, struct pn__message *m, enum pn__asgi_word key,
                   bool default_value);
+/* The text of a message's type is not EXPECTED: an exception. */
+void pn__asgi_raise_order(PyObject *type, const char *expected);
 
 /* --- asgi_answer.c: heads of answers from messages; home, inside --- */
 /* Fills gw->asgi->answer with HEADERS, an iterable of (name, value) in bytes: 0, or -1 with an exception. */
@@ -223,7 +263,7 @@ void pn__asgi_raise_refused(struct pn__asgi *asgi);
 
 /* --- asgi_file.c --- */
 /* MESSAGE is pathsend's or zerocopysend's: A gets a descriptor and a range. 0, or -1 with an exception. */
-int pn__asgi_open_file(struct pn__asgi *asgi, PyObject *message, bool is_path,
+int pn__asgi_open_file(struct pn__asgi *asgi, const struct pn__message *message, bool is_path,
                        struct pn__awaitable *a);
 
 /* --- asgi.c --- */

@@ -3,6 +3,50 @@
  * which copies it, and emptied, all on home and inside. */
 #include "gateway/asgi.h"
 
+static int add(struct pn__answer *a, PyObject *name, PyObject *value, const char *what)
+{
+    struct pn_field field = {
+        {PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name)},
+        {PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value)},
+    };
+    int goes = pn__answer_judge(a, field.name, field.value, what);
+    if (pn_unlikely(goes <= 0))
+        return goes;
+    a->fields[a->count] = field;
+    a->held[2 * a->count] = Py_NewRef(name);
+    a->held[2 * a->count + 1] = Py_NewRef(value);
+    a->count++;
+    return 0;
+}
+
+/* Whether ITEM is a pair of bytes in a plain tuple or list: what frameworks send. Runs no Python code. */
+static bool is_plain(PyObject *item)
+{
+    if (!PyTuple_CheckExact(item) && !PyList_CheckExact(item))
+        return false;
+    PyObject **pair = PySequence_Fast_ITEMS(item);
+    return PySequence_Fast_GET_SIZE(item) == 2 && PyBytes_CheckExact(pair[0]) &&
+           PyBytes_CheckExact(pair[1]);
+}
+
+/* Takes HEADERS where they and all their items are plain: 1, or -1 with an exception; 0: they are not. */
+static int take_plain(struct pn__answer *a, PyObject *headers, const char *what)
+{
+    if (!PyList_CheckExact(headers) && !PyTuple_CheckExact(headers))
+        return 0;
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(headers);
+    PyObject **items = PySequence_Fast_ITEMS(headers); /* borrowed */
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (pn_unlikely(!is_plain(items[i])))
+            return 0;
+    int rc = pn__answer_reserve(a, (size_t)n, what);
+    for (Py_ssize_t i = 0; rc == 0 && i < n; i++) {
+        PyObject **pair = PySequence_Fast_ITEMS(items[i]);
+        rc = add(a, pair[0], pair[1], what);
+    }
+    return rc < 0 ? -1 : 1;
+}
+
 /* The two items of one header; 0, or -1 with an exception. *HELD: new, keeps them alive. */
 static int split(PyObject *item, const char *what, PyObject *out[2], PyObject **held)
 {
@@ -34,24 +78,18 @@ static int take_field(struct pn__answer *a, PyObject *item, const char *what)
             return -1;
         }
     }
-    struct pn_field field = {
-        {PyBytes_AS_STRING(pair[0]), (size_t)PyBytes_GET_SIZE(pair[0])},
-        {PyBytes_AS_STRING(pair[1]), (size_t)PyBytes_GET_SIZE(pair[1])},
-    };
-    int goes = pn__answer_judge(a, field.name, field.value, what);
-    if (goes > 0) {
-        a->fields[a->count] = field;
-        a->held[2 * a->count] = Py_NewRef(pair[0]);
-        a->held[2 * a->count + 1] = Py_NewRef(pair[1]);
-        a->count++;
-    }
+    int rc = add(a, pair[0], pair[1], what);
     Py_DECREF(held);
-    return goes < 0 ? -1 : 0;
+    return rc;
 }
 
 int pn__asgi_take_headers(struct pn__asgi *asgi, PyObject *headers, const char *what)
 {
     struct pn__answer *a = &asgi->answer;
+    pn__answer_clear(a); /* of one that an exception left behind */
+    int taken = take_plain(a, headers, what);
+    if (pn_likely(taken != 0))
+        return taken < 0 ? -1 : 0;
     PyObject *all = PySequence_Tuple(headers); /* items cannot change under us */
     if (!all) {
         if (PyErr_ExceptionMatches(PyExc_TypeError))
@@ -60,7 +98,6 @@ int pn__asgi_take_headers(struct pn__asgi *asgi, PyObject *headers, const char *
         return -1;
     }
     Py_ssize_t n = PyTuple_GET_SIZE(all);
-    pn__answer_clear(a); /* of one that an exception left behind */
     int rc = pn__answer_reserve(a, (size_t)n, what);
     for (Py_ssize_t i = 0; rc == 0 && i < n; i++)
         rc = take_field(a, PyTuple_GET_ITEM(all, i), what);

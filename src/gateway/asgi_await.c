@@ -48,20 +48,26 @@ static void stop_waiting(struct pn__awaitable *a)
     Py_CLEAR(a->future);
 }
 
-static void over(struct pn__awaitable *a)
+/* Its work is done; it waits for nothing. */
+static inline void done(struct pn__awaitable *a)
 {
     if (a->message && a->state != NEW)
         a->channel->sending = false;
-    /* Cancelled in the middle: what follows would stand where the rest of this should. */
-    if (a->state == WAITING && a->sent > 0 && a->sent < a->size)
-        a->channel->torn = true;
     a->state = OVER;
-    stop_waiting(a);
-    if (a->fd >= 0)
+    if (pn_unlikely(a->fd >= 0))
         (void)close(a->fd);
     a->fd = -1;
     Py_CLEAR(a->body);
     Py_CLEAR(a->message);
+}
+
+static void over(struct pn__awaitable *a)
+{
+    /* Cancelled in the middle: what follows would stand where the rest of this should. */
+    if (a->state == WAITING && a->sent > 0 && a->sent < a->size)
+        a->channel->torn = true;
+    stop_waiting(a);
+    done(a);
 }
 
 static int awaitable_traverse(PyObject *self, visitproc visit, void *arg)
@@ -189,7 +195,7 @@ static PySendResult go_on(struct pn__awaitable *a, PyObject **result)
         *result = NULL;
         enum pn__asgi_step step = work(a, result);
         if (pn_likely(step == PN__ASGI_DONE)) {
-            over(a);
+            done(a);
             return PYGEN_RETURN;
         }
         if (step == PN__ASGI_FAIL)

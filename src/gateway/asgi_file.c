@@ -9,10 +9,10 @@
 #include "gateway/asgi.h"
 
 /* KEY's number, from 0 on, in *OUT; untouched when there is none. 0, or -1 with an exception. */
-static int number(const struct pn__asgi *asgi, PyObject *message, enum pn__asgi_word key,
-                  int64_t *out)
+static int number(const struct pn__asgi *asgi, const struct pn__message *message,
+                  enum pn__asgi_word key, int64_t *out)
 {
-    PyObject *value = pn__asgi_get(asgi, message, key); /* borrowed */
+    PyObject *value = pn__asgi_field(asgi, message, key); /* borrowed */
     if (!value || value == Py_None)
         return PyErr_Occurred() ? -1 : 0;
     long long n = PyLong_AsLongLong(value);
@@ -27,33 +27,38 @@ static int number(const struct pn__asgi *asgi, PyObject *message, enum pn__asgi_
     return 0;
 }
 
-static int open_path(const struct pn__asgi *asgi, PyObject *message)
+static int open_path(const struct pn__asgi *asgi, const struct pn__message *message)
 {
-    PyObject *path = pn__asgi_get(asgi, message, PN__A_PATH); /* borrowed */
+    PyObject *path = pn__asgi_field(asgi, message, PN__A_PATH); /* borrowed */
     PyObject *bytes = NULL;
     if (!path) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_KeyError, "path");
         return -1;
     }
-    if (!PyUnicode_FSConverter(path, &bytes))
-        return -1;
-    int fd = open(PyBytes_AS_STRING(bytes), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
-    Py_DECREF(bytes);
+    Py_INCREF(path); /* its __fspath__ may change the message */
+    int fd = -1;
+    if (PyUnicode_FSConverter(path, &bytes)) {
+        fd = open(PyBytes_AS_STRING(bytes), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (fd < 0)
+            PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+        Py_DECREF(bytes);
+    }
+    Py_DECREF(path);
     return fd;
 }
 
-static int open_file(const struct pn__asgi *asgi, PyObject *message)
+static int open_file(const struct pn__asgi *asgi, const struct pn__message *message)
 {
-    PyObject *file = pn__asgi_get(asgi, message, PN__A_FILE); /* borrowed */
+    PyObject *file = pn__asgi_field(asgi, message, PN__A_FILE); /* borrowed */
     if (!file) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_KeyError, "file");
         return -1;
     }
+    Py_INCREF(file); /* its fileno() may change the message */
     int given = PyObject_AsFileDescriptor(file);
+    Py_DECREF(file);
     int fd = given < 0 ? -1 : fcntl(given, F_DUPFD_CLOEXEC, 0);
     if (given >= 0 && fd < 0)
         PyErr_SetFromErrno(PyExc_OSError);
@@ -61,8 +66,8 @@ static int open_file(const struct pn__asgi *asgi, PyObject *message)
 }
 
 /* The range of a file of SIZE bytes. 0, or -1 with an exception. */
-static int choose_range(const struct pn__asgi *asgi, PyObject *message, int64_t size,
-                        struct pn__awaitable *a)
+static int choose_range(const struct pn__asgi *asgi, const struct pn__message *message,
+                        int64_t size, struct pn__awaitable *a)
 {
     int64_t offset = -1;
     int64_t count = -1;
@@ -82,7 +87,7 @@ static int choose_range(const struct pn__asgi *asgi, PyObject *message, int64_t 
     return 0;
 }
 
-int pn__asgi_open_file(struct pn__asgi *asgi, PyObject *message, bool is_path,
+int pn__asgi_open_file(struct pn__asgi *asgi, const struct pn__message *message, bool is_path,
                        struct pn__awaitable *a)
 {
     struct stat st;

@@ -13,52 +13,6 @@
 
 enum { FILE_READ_SIZE = 64 * 1024 };
 
-/* --- Messages ---------------------------------------------------------------------------------- */
-
-void pn__asgi_raise_order(PyObject *type, const char *expected)
-{
-    PyErr_Format(PyExc_RuntimeError, "Expected ASGI message %s, but got '%S'.", expected, type);
-}
-
-int pn__asgi_flag(const struct pn__asgi *asgi, PyObject *message, enum pn__asgi_word key,
-                  bool default_value)
-{
-    PyObject *value = pn__asgi_get(asgi, message, key);
-    if (!value)
-        return PyErr_Occurred() ? -1 : default_value;
-    if (pn_likely(value == Py_True || value == Py_False))
-        return value == Py_True;
-    return PyObject_IsTrue(value);
-}
-
-/* Which of ours the message's type is, PN__A_WORDS for another one; -1 with an exception. */
-static int type_of(const struct pn__asgi *asgi, PyObject *message, PyObject **type)
-{
-    if (pn_unlikely(!PyDict_Check(message))) {
-        PyErr_Format(PyExc_TypeError, "an ASGI message must be a dict, not %.100s",
-                     Py_TYPE(message)->tp_name);
-        return -1;
-    }
-    *type = pn__asgi_get(asgi, message, PN__A_TYPE); /* borrowed */
-    if (pn_unlikely(!*type)) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_KeyError, "type");
-        return -1;
-    }
-    for (int i = PN__A_RESPONSE_START; i <= PN__A_RESPONSE_DEBUG; i++)
-        if (*type == asgi->words[i])
-            return i;
-    if (!PyUnicode_Check(*type)) {
-        PyErr_Format(PyExc_TypeError, "an ASGI message's type must be str, not %.100s",
-                     Py_TYPE(*type)->tp_name);
-        return -1;
-    }
-    for (int i = PN__A_RESPONSE_START; i <= PN__A_RESPONSE_DEBUG; i++)
-        if (PyUnicode_Compare(*type, asgi->words[i]) == 0)
-            return i;
-    return PN__A_WORDS;
-}
-
 /* --- receive ----------------------------------------------------------------------------------- */
 
 /* Steals BODY, which may be NULL after a failure. */
@@ -245,9 +199,8 @@ static enum pn__asgi_step push(struct pn__channel *c, struct pn__awaitable *a)
 
 /* --- send: the messages ------------------------------------------------------------------------ */
 
-static int take_status(struct pn__asgi *asgi, PyObject *message)
+static int take_status(PyObject *status)
 {
-    PyObject *status = pn__asgi_get(asgi, message, PN__A_STATUS); /* borrowed */
     if (!status) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_KeyError, "status");
@@ -268,13 +221,15 @@ static int take_status(struct pn__asgi *asgi, PyObject *message)
     return (int)code;
 }
 
-static enum pn__asgi_step start(struct pn__channel *c, PyObject *message)
+static enum pn__asgi_step start(struct pn__channel *c, struct pn__message *m)
 {
     struct pn__asgi *asgi = c->gw->asgi;
     struct pn__answer *a = &asgi->answer;
-    int status = take_status(asgi, message);
-    int trailers = status < 0 ? -1 : pn__asgi_flag(asgi, message, PN__A_TRAILERS, false);
-    PyObject *headers = trailers < 0 ? NULL : pn__asgi_get(asgi, message, PN__A_HEADERS);
+    int status = take_status(pn__asgi_field(asgi, m, PN__A_STATUS));
+    if (status < 0)
+        return PN__ASGI_FAIL;
+    int trailers = pn__asgi_flag(asgi, m, PN__A_TRAILERS, false);
+    PyObject *headers = trailers < 0 ? NULL : pn__asgi_field(asgi, m, PN__A_HEADERS);
     if (trailers < 0 || (!headers && PyErr_Occurred()))
         return PN__ASGI_FAIL;
     Py_XINCREF(headers);
@@ -302,10 +257,10 @@ static enum pn__asgi_step start(struct pn__channel *c, PyObject *message)
 }
 
 /* A's body and last out of a http.response.body. */
-static int take_body(struct pn__asgi *asgi, PyObject *message, struct pn__awaitable *a)
+static int take_body(struct pn__asgi *asgi, struct pn__message *m, struct pn__awaitable *a)
 {
-    int more = pn__asgi_flag(asgi, message, PN__A_MORE_BODY, false);
-    PyObject *body = more < 0 ? NULL : pn__asgi_get(asgi, message, PN__A_BODY); /* borrowed */
+    int more = pn__asgi_flag(asgi, m, PN__A_MORE_BODY, false);
+    PyObject *body = more < 0 ? NULL : pn__asgi_field(asgi, m, PN__A_BODY); /* borrowed */
     if (more < 0 || (!body && PyErr_Occurred()))
         return -1;
     a->last = !more;
@@ -326,20 +281,22 @@ static int take_body(struct pn__asgi *asgi, PyObject *message, struct pn__awaita
     return 0;
 }
 
-static enum pn__asgi_step send_body(struct pn__channel *c, struct pn__awaitable *a)
+static enum pn__asgi_step send_body(struct pn__channel *c, struct pn__message *m,
+                                    struct pn__awaitable *a)
 {
-    if (take_body(c->gw->asgi, a->message, a) < 0)
+    if (take_body(c->gw->asgi, m, a) < 0)
         return PN__ASGI_FAIL;
     if (pn_unlikely(!c->x))
         return raise_error(c, -EPIPE);
     return push(c, a);
 }
 
-static enum pn__asgi_step send_file(struct pn__channel *c, struct pn__awaitable *a, bool is_path)
+static enum pn__asgi_step send_file(struct pn__channel *c, struct pn__message *m,
+                                    struct pn__awaitable *a, bool is_path)
 {
     struct pn__asgi *asgi = c->gw->asgi;
-    int more = is_path ? 0 : pn__asgi_flag(asgi, a->message, PN__A_MORE_BODY, false);
-    if (more < 0 || pn__asgi_open_file(asgi, a->message, is_path, a) < 0)
+    int more = is_path ? 0 : pn__asgi_flag(asgi, m, PN__A_MORE_BODY, false);
+    if (more < 0 || pn__asgi_open_file(asgi, m, is_path, a) < 0)
         return PN__ASGI_FAIL;
     a->last = !more;
     if (!c->x)
@@ -348,12 +305,12 @@ static enum pn__asgi_step send_file(struct pn__channel *c, struct pn__awaitable 
 }
 
 /* Trailers gather until the last of them. */
-static enum pn__asgi_step send_trailers(struct pn__channel *c, PyObject *message)
+static enum pn__asgi_step send_trailers(struct pn__channel *c, struct pn__message *m)
 {
     struct pn__asgi *asgi = c->gw->asgi;
     struct pn__answer *a = &asgi->answer;
-    int more = pn__asgi_flag(asgi, message, PN__A_MORE_TRAILERS, false);
-    PyObject *headers = more < 0 ? NULL : pn__asgi_get(asgi, message, PN__A_HEADERS);
+    int more = pn__asgi_flag(asgi, m, PN__A_MORE_TRAILERS, false);
+    PyObject *headers = more < 0 ? NULL : pn__asgi_field(asgi, m, PN__A_HEADERS);
     if (more < 0 || (!headers && PyErr_Occurred()))
         return PN__ASGI_FAIL;
     if (!c->trailers && !(c->trailers = PyList_New(0)))
@@ -385,12 +342,14 @@ static enum pn__asgi_step send_trailers(struct pn__channel *c, PyObject *message
 }
 
 /* 103 with a Link of each (RFC 8297). */
-static enum pn__asgi_step early_hint(struct pn__channel *c, PyObject *message)
+static enum pn__asgi_step early_hint(struct pn__channel *c, struct pn__message *m)
 {
     struct pn__asgi *asgi = c->gw->asgi;
     struct pn__answer *a = &asgi->answer;
-    PyObject *links = pn__asgi_get(asgi, message, PN__A_LINKS); /* borrowed */
+    PyObject *links = pn__asgi_field(asgi, m, PN__A_LINKS); /* borrowed */
+    Py_XINCREF(links);
     PyObject *all = links ? PySequence_Tuple(links) : NULL;
+    Py_XDECREF(links);
     PyObject *fields = all ? PyList_New(0) : NULL;
     int rc = fields ? 0 : -1;
     for (Py_ssize_t i = 0; rc == 0 && i < PyTuple_GET_SIZE(all); i++) {
@@ -461,10 +420,10 @@ static enum pn__asgi_step out_of_order(struct pn__channel *c, PyObject *type)
 static enum pn__asgi_step begin(struct pn__channel *c, struct pn__awaitable *a)
 {
     struct pn__asgi *asgi = c->gw->asgi;
-    PyObject *type = NULL;
-    int which = type_of(asgi, a->message, &type);
-    if (pn_unlikely(which < 0))
+    struct pn__message m;
+    if (pn_unlikely(pn__asgi_read(asgi, a->message, &m) < 0))
         return PN__ASGI_FAIL;
+    int which = m.which;
     if (pn_unlikely(!c->x && c->stage != PN__ASGI_COMPLETE))
         return raise_error(c, -EPIPE);
     if (pn_unlikely(c->torn)) {
@@ -473,30 +432,30 @@ static enum pn__asgi_step begin(struct pn__channel *c, struct pn__awaitable *a)
         return PN__ASGI_FAIL;
     }
     if (pn_unlikely(!switched_on(asgi, which)))
-        return out_of_order(c, type);
+        return out_of_order(c, m.type);
     switch (c->stage) {
     case PN__ASGI_STARTING:
         if (pn_likely(which == PN__A_RESPONSE_START))
-            return start(c, a->message);
+            return start(c, &m);
         if (which == PN__A_EARLY_HINT)
-            return early_hint(c, a->message);
+            return early_hint(c, &m);
         if (which == PN__A_RESPONSE_DEBUG)
             return PN__ASGI_DONE; /* for test clients */
         break;
     case PN__ASGI_BODY:
         if (pn_likely(which == PN__A_RESPONSE_BODY))
-            return send_body(c, a);
+            return send_body(c, &m, a);
         if (which == PN__A_RESPONSE_PATHSEND || which == PN__A_RESPONSE_ZEROCOPYSEND)
-            return send_file(c, a, which == PN__A_RESPONSE_PATHSEND);
+            return send_file(c, &m, a, which == PN__A_RESPONSE_PATHSEND);
         break;
     case PN__ASGI_TRAILERS:
         if (which == PN__A_RESPONSE_TRAILERS)
-            return send_trailers(c, a->message);
+            return send_trailers(c, &m);
         break;
     case PN__ASGI_COMPLETE:
         break;
     }
-    return out_of_order(c, type);
+    return out_of_order(c, m.type);
 }
 
 enum pn__asgi_step pn__asgi_http_send(struct pn__channel *c, struct pn__awaitable *a)

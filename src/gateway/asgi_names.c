@@ -6,6 +6,11 @@
 
 static const char *const word_text[PN__A_WORDS] = {
     [PN__A_TYPE] = "type",
+    [PN__A_BODY] = "body",
+    [PN__A_MORE_BODY] = "more_body",
+    [PN__A_STATUS] = "status",
+    [PN__A_HEADERS] = "headers",
+    [PN__A_TRAILERS] = "trailers",
     [PN__A_ASGI] = "asgi",
     [PN__A_HTTP_VERSION] = "http_version",
     [PN__A_SERVER] = "server",
@@ -16,13 +21,8 @@ static const char *const word_text[PN__A_WORDS] = {
     [PN__A_PATH] = "path",
     [PN__A_RAW_PATH] = "raw_path",
     [PN__A_QUERY_STRING] = "query_string",
-    [PN__A_HEADERS] = "headers",
     [PN__A_STATE] = "state",
     [PN__A_EXTENSIONS] = "extensions",
-    [PN__A_BODY] = "body",
-    [PN__A_MORE_BODY] = "more_body",
-    [PN__A_STATUS] = "status",
-    [PN__A_TRAILERS] = "trailers",
     [PN__A_MORE_TRAILERS] = "more_trailers",
     [PN__A_FILE] = "file",
     [PN__A_OFFSET] = "offset",
@@ -46,7 +46,7 @@ static const char *const word_text[PN__A_WORDS] = {
     [PN__A_TASK_NAME] = "pelton-request",
     [PN__A_LOOP] = "loop",
     [PN__A_NAME] = "name",
-    [PN__A_CONTEXT] = "context",
+    [PN__A_EAGER_START] = "eager_start",
     [PN__A_DONE] = "done",
     [PN__A_RESULT] = "result",
     [PN__A_CANCEL] = "cancel",
@@ -83,6 +83,8 @@ void pn__asgi_names_fini(struct pn__asgi *asgi)
 {
     for (unsigned i = 0; i < PN__A_WORDS; i++)
         Py_CLEAR(asgi->words[i]);
+    for (unsigned i = 0; i < PN__ASGI_TYPES; i++)
+        Py_CLEAR(asgi->seen[i]);
     for (unsigned i = 0; i < PN_HEADER_COUNT; i++)
         Py_CLEAR(asgi->names[i]);
     for (unsigned i = 0; i < PN__ASGI_VALUES; i++)

@@ -172,38 +172,6 @@ static int put_target(const struct pn__asgi *asgi, const struct pn_exchange *x, 
     return put(scope, w[PN__A_PATH], PyUnicode_DecodeUTF8(path.p, (Py_ssize_t)path.n, "replace"));
 }
 
-/* HOST, if there is one, instead of what the client's Host says. *FORWARDED: a header of that family is
- * among them. New. */
-static PyObject *make_headers(struct pn__asgi *asgi, const struct pn_exchange *x,
-                              struct pn_str host, bool *forwarded)
-{
-    PyObject *list = PyList_New(x->header_count);
-    Py_ssize_t n = 0;
-    if (!list)
-        return NULL;
-    for (const struct pn_header *h = x->headers; h < x->headers + x->header_count; h++) {
-        unsigned id = h->id;
-        if (pn_unlikely(id == PN_HEADER_UNUSUAL))
-            continue; /* X_Real_IP is taken for X-Real-IP by many */
-        struct pn_str value = pn_header_value(x, h);
-        if (pn_unlikely(id == PN_HEADER_HOST && host.n))
-            value = host;
-        PyObject *pair = pn__asgi_header(asgi, id, pn_header_name(x, h), value);
-        if (pn_unlikely(!pair)) {
-            Py_DECREF(list);
-            return NULL;
-        }
-        PyList_SET_ITEM(list, n++, pair);
-        *forwarded |= id == PN_HEADER_FORWARDED ||
-                      (id >= PN_HEADER_X_FORWARDED_FOR && id <= PN_HEADER_X_FORWARDED_SSL);
-    }
-    if (pn_unlikely(n < x->header_count)) {
-        /* What follows is NULL: the list never had it. */
-        Py_SET_SIZE((PyVarObject *)list, n);
-    }
-    return list;
-}
-
 static int put_peer(struct pn_gateway *gw, const struct pn_exchange *x, struct pn__peer *peer,
                     PyObject *scope)
 {
@@ -249,7 +217,8 @@ static int put_forwarded(struct pn_gateway *gw, const struct pn_exchange *x, PyO
         PyDict_SetItem(scope, w[PN__A_SCHEME],
                        w[f.scheme == PN__FORWARDED_HTTPS ? PN__A_HTTPS : PN__A_HTTP]) < 0)
         return -1;
-    if (f.host.n && put(scope, w[PN__A_HEADERS], make_headers(gw->asgi, x, f.host, &unused)) < 0)
+    if (f.host.n &&
+        put(scope, w[PN__A_HEADERS], pn__asgi_headers(gw->asgi, x, f.host, &unused)) < 0)
         return -1;
     if (f.server_port)
         return put(scope, w[PN__A_SERVER],
@@ -269,7 +238,7 @@ PyObject *pn__asgi_scope(struct pn_gateway *gw, struct pn_exchange *x)
     /* An absolute target says the host itself, whatever Host says (RFC 9112 3.2.2). */
     if (pn_unlikely(x->authority.len && x->authority.off < x->target.off + x->target.len))
         host = pn_exchange_text(x, x->authority);
-    if (put(scope, asgi->words[PN__A_HEADERS], make_headers(asgi, x, host, &forwarded)) < 0 ||
+    if (put(scope, asgi->words[PN__A_HEADERS], pn__asgi_headers(asgi, x, host, &forwarded)) < 0 ||
         put_target(asgi, x, scope) < 0 || put_peer(gw, x, peer, scope) < 0 ||
         put_odd(gw, x, scope) < 0 ||
         (pn_unlikely(forwarded) && x->peer->trusted &&

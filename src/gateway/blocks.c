@@ -36,14 +36,6 @@ struct pn__block {
     bool forwarded;  /* there are headers of that family */
 };
 
-/* What lies between the first name and the last value: equal bytes are parsed equally. */
-static struct pn_str text_of(const struct pn_exchange *x)
-{
-    const struct pn_header *last = &x->headers[x->header_count - 1];
-    uint32_t begin = x->headers[0].name_off;
-    return (struct pn_str){x->head_base + begin, last->value_off + last->value_len - begin};
-}
-
 static struct pn__block *slot_of(struct pn_gateway *gw, const struct pn_exchange *x)
 {
     uint64_t hash = x->header_count;
@@ -120,7 +112,7 @@ PyObject *pn__block_copy(struct pn_gateway *gw, struct pn__peer *peer, const str
         return NULL;
     int others = 0;
     if (b && b->environ && !b->secret && b->count == x->header_count && b->base == peer->environ &&
-        pn_str_eq(b->text, text_of(x))) {
+        pn_str_eq(b->text, pn__lines_text(x))) {
         env = PyDict_Copy(b->environ);
         peer->block = b;
     } else {
@@ -156,7 +148,7 @@ static void empty(struct pn__block *b)
 /* Bytes of X's lines without the secret values. */
 static size_t text_size(const struct pn_exchange *x)
 {
-    size_t n = text_of(x).n;
+    size_t n = pn__lines_text(x).n;
     for (const struct pn_header *h = x->headers; h < x->headers + x->header_count; h++)
         n -= pn__keep_value[h->id] ? 0 : h->value_len;
     return n;

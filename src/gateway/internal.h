@@ -278,6 +278,15 @@ static inline uint64_t pn__hash_bytes(const char *p, size_t n)
     return h >> 32;
 }
 
+/* What lies between the first name and the last value of X's headers, of which there is one at least: equal
+ * bytes are parsed equally. */
+static inline struct pn_str pn__lines_text(const struct pn_exchange *x)
+{
+    const struct pn_header *last = &x->headers[x->header_count - 1];
+    uint32_t begin = x->headers[0].name_off;
+    return (struct pn_str){x->head_base + begin, last->value_off + last->value_len - begin};
+}
+
 /* Headers whose values come again and again and are no secrets. */
 extern const uint8_t pn__keep_value[PN_HEADER_COUNT];
 

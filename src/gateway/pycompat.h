@@ -17,6 +17,9 @@
 #error "Free-threaded builds of Python are not supported yet"
 #endif
 
+/* Whether asyncio.Task takes eager_start: its first step is then made by its constructor. */
+#define PN_PYCOMPAT_EAGER_TASKS (PY_VERSION_HEX >= 0x030c0000)
+
 /* The thread state that is attached to the calling thread; NULL when there is none. Never fails. */
 static inline PyThreadState *pn_pycompat_current(void)
 {

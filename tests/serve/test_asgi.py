@@ -286,6 +286,111 @@ def test_errors(serve: Serve, name: str) -> None:
     assert "never retrieved" not in server.log
 
 
+ODD = """
+class Text(str): pass
+class Data(bytes): pass
+class Message(dict): pass
+
+def text(word):  # equal to the constant, and another object
+    return "".join(list(word))
+
+def fresh(message):
+    return {text(key): value for key, value in message.items()}
+
+class Bad:
+    '''Empties the message while it is read.'''
+    def __init__(self, message): self.message = message
+    def __bool__(self): self.message.clear(); return False
+
+async def odd(scope, receive, send):
+    how = scope["query_string"].decode()
+    head = {"type": "http.response.start", "status": 201, "headers": [(b"x-a", b"1")]}
+    tail = {"type": "http.response.body", "body": b"odd"}
+    if how == "keys":
+        head, tail = fresh(head), fresh(tail)
+    elif how == "types":
+        head["type"], tail["type"] = Text(head["type"]), text(tail["type"])
+    elif how == "dicts":
+        head, tail = Message(head), Message(tail)
+    elif how == "more":
+        head["color"] = tail["color"] = "green"
+    elif how == "generator":
+        head["headers"] = (pair for pair in [[b"x-a", b"1"]])
+        tail["body"] = bytearray(b"odd")
+    elif how == "lists":
+        head["headers"] = ([b"x-a", Data(b"1")],)
+        tail["body"] = Data(b"odd")
+    elif how == "flags":
+        head["trailers"] = tail["more_body"] = 0
+    elif how == "clears":
+        tail["more_body"] = Bad(tail)
+    await send(head)
+    await send(tail)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["plain", "keys", "types", "dicts", "more", "generator", "lists", "flags", "clears"],
+)
+def test_odd_messages(serve: Serve, how: str) -> None:
+    """What is equal to the usual message means the same; code that it runs can do no harm."""
+    server = serve(app=HEAD + ODD)
+    for _ in range(3):
+        response = server.get(f"/odd?{how}")
+        assert (response.status, response.all("x-a")) == (201, ["1"])
+        assert response.body == (b"" if how == "clears" else b"odd")
+
+
+def test_a_scope_is_the_requests_own(serve: Serve, kind: tuple[str, ...]) -> None:
+    """What an application does to its scope is not in the next one, though its lines are equal."""
+    app = (
+        HEAD
+        + """
+async def mine(scope, receive, send):
+    seen = json.dumps([scope["headers"], scope["extensions"], scope["method"]], default=repr)
+    scope["headers"].append((b"x-mine", b"1"))
+    scope["headers"][0] = (b"host", b"changed")
+    scope["extensions"]["mine"] = {}
+    scope.clear()
+    await answer(send, seen)
+"""
+    )
+    server = serve(*kind, app=app)
+    one = b"GET /mine HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nAccept: */*\r\n"
+    plain = b"GET /mine HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\nAccept: */*\r\n"
+    other = b"GET /mine HTTP/1.1\r\nHost: h\r\nUser-Agent: b\r\nAccept: */*\r\n"
+    secret = b"GET /mine HTTP/1.1\r\nHost: h\r\nCookie: %d\r\nAccept: */*\r\n"
+    heads = [plain, plain, one, one, other, plain, *[other] * 40, *(secret % i for i in range(4))]
+    data = b"".join(head + b"\r\n" for head in heads[:-1])
+    data += heads[-1] + b"Connection: close\r\n\r\n"
+    bodies = [response.body for response in parse_responses(server.raw(data))]
+    assert len(bodies) == len(heads)
+    for head, body in zip(heads, bodies, strict=True):
+        headers, extensions, method = json.loads(body)
+        lines = [line.split(b": ") for line in head.split(b"\r\n")[1:-1]]
+        assert [repr(part) for line in lines for part in (line[0].lower(), line[1])] == [
+            part for pair in headers for part in pair
+        ][: 2 * len(lines)]
+        assert len(headers) == len(lines) + (head is heads[-1])
+        assert "mine" not in extensions
+        assert method == "GET"
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_exit_in_a_request_stops_the_server(serve: Serve, kind: tuple[str, ...], when: str) -> None:
+    app = HEAD + (
+        "\nasync def leave(scope, receive, send):\n"
+        + ("    await asyncio.sleep(0.01)\n" if when == "later" else "")
+        + "    raise SystemExit(3)\n"
+    )
+    server = serve(*kind, app=app)
+    server.expect_log(r"a callback raised SystemExit\(3\): the server stops")
+    server.expect_log(r"\[error\]|Traceback", required=False)
+    assert server.get("/leave").status == 500
+    assert server.wait() == 0
+
+
 LIFESPAN = """
 import asyncio, os
 
