@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -205,13 +206,27 @@ void pn_log_flush(struct pn_log *log)
     pthread_mutex_unlock(&log->lock);
 }
 
+void pn_log_write_last(int fd, const char *p, size_t n)
+{
+    struct pollfd one = {.fd = fd, .events = POLLOUT};
+    /* A pipe that is writable takes so much without waiting. */
+    while (n && poll(&one, 1, 0) > 0) {
+        ssize_t w = write(fd, p, pn_min_size(n, PIPE_BUF));
+        if (w <= 0)
+            return;
+        p += w;
+        n -= (size_t)w;
+    }
+}
+
 void pn_log_flush_last(struct pn_log *log)
 {
     if (!log)
         log = default_log;
     if (!log || pthread_mutex_trylock(&log->lock) != 0)
         return;
-    flush_locked(log);
+    pn_log_write_last(log->fd, log->buffer, log->used);
+    log->used = 0;
     pthread_mutex_unlock(&log->lock);
 }
 

@@ -40,8 +40,11 @@ void pn_log_raw(struct pn_log *log, const char *lines, size_t len);
  * with the next line that can be written. */
 void pn_log_flush(struct pn_log *log);
 /* The same right before _exit, also from a signal handler: when somebody else holds the lock it does
- * nothing, for nobody may be left to give it back. */
+ * nothing, for nobody may be left to give it back; and it writes only what FD takes without waiting,
+ * for a reader that stands still must not keep the process. */
 void pn_log_flush_last(struct pn_log *log);
+/* N bytes to FD in that manner, past every log. */
+void pn_log_write_last(int fd, const char *p, size_t n);
 /* After reopening (dup2 onto fd) nothing needs to be done; after fork the child calls this. */
 void pn_log_after_fork_child(struct pn_log *log);
 

@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "gateway/aio.h"
 #include "main/describe.h"
+#include "main/load_guard.h"
 #include "main/module_app.h"
 #include "main/module_asyncio.h"
 #include "main/worker.h"
@@ -41,6 +42,7 @@ struct serve {
     struct pn_manager *manager; /* this process's; NULL where there is none */
     pid_t manager_pid;          /* of the first process; 0: there is none */
     int ready_fd;               /* how a worker tells its generation; -1 */
+    bool stop_asked;            /* while the application started up: seen as soon as it serves */
     unsigned slot;              /* the worker's number, from 0 on */
 };
 
@@ -146,6 +148,29 @@ static void change_sigterm(const char *from, const char *to)
     PyErr_Clear();
 }
 
+/* An interruption that came too late hits nothing any more. */
+static void drop_interruption(void)
+{
+    if (PyErr_CheckSignals() < 0)
+        PyErr_Clear();
+}
+
+static void begin_loading(void)
+{
+    change_sigterm("SIG_DFL", "default_int_handler");
+    pn__load_guard_begin();
+}
+
+/* True when the process was told to stop meanwhile, whoever swallowed the exception. */
+static bool end_loading(void)
+{
+    change_sigterm("default_int_handler", "SIG_DFL");
+    bool stop = pn__load_guard_end();
+    if (stop)
+        drop_interruption();
+    return stop;
+}
+
 /* No request runs any more. */
 static void unload(struct serve *s)
 {
@@ -184,9 +209,13 @@ static int load(struct serve *s)
         return PN_EXIT_ERROR;
     }
     enum pn_interface kind;
-    change_sigterm("SIG_DFL", "default_int_handler");
+    begin_loading();
     struct _object *app = pn__app_load(s->start, &kind, &status);
-    change_sigterm("default_int_handler", "SIG_DFL");
+    if (end_loading() && status != PN_EXIT_INTERRUPTED) {
+        pn_log_info(s->start->log, "told to stop while the application was being loaded");
+        Py_CLEAR(app);
+        status = PN_EXIT_INTERRUPTED;
+    }
     int rc = app ? pn_gateway_set_app(s->gateway, app) : -EINVAL;
     if (rc == 0)
         status = set_interface(s, kind);
@@ -234,23 +263,19 @@ static void worker_is_ready(void *ctx)
         pn__describe_serving(s->start);
     } else {
         pn_log_info(s->start->log, "worker %u is ready: pid %d", s->slot + 1, (int)getpid());
+        pn_log_flush(s->start->log);
         pn_manager_say_ready(s->ready_fd);
         s->ready_fd = -1;
     }
     pn_log_flush(s->start->log);
+    if (s->stop_asked)
+        raise(SIGTERM);
 }
 
 /* What CPython does for Ctrl-C: raises in the main thread as soon as it runs bytecode. */
 static void interrupt(void)
 {
     (void)PyErr_SetInterruptEx(SIGINT);
-}
-
-/* An interruption that came too late hits nothing any more. */
-static void drop_interruption(void)
-{
-    if (PyErr_CheckSignals() < 0)
-        PyErr_Clear();
 }
 
 /* Cores are still inside requests, so the interpreter cannot be finalised. */
@@ -267,9 +292,9 @@ static int serve_worker(struct serve *s)
     int status = s->gateway ? PN_EXIT_OK : load(s);
     if (status != PN_EXIT_OK)
         return status;
-    change_sigterm("SIG_DFL", "default_int_handler");
+    begin_loading();
     status = pn__asyncio_start_up(&s->asyncio);
-    change_sigterm("default_int_handler", "SIG_DFL");
+    s->stop_asked = end_loading();
     if (status != PN_EXIT_OK) {
         thaw_memory(s);
         unload(s);

@@ -59,8 +59,7 @@ static void leave(void)
     pn_log_flush_last(guard.config.log);
     if (guard.config.out != guard.config.log)
         pn_log_flush_last(guard.config.out);
-    ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)written;
+    pn_log_write_last(STDERR_FILENO, text, sizeof text - 1);
     _exit(PN_EXIT_CUT);
 }
 

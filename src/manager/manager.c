@@ -254,11 +254,20 @@ static void describe_end(const struct child *c, int wait_status, char *out, size
                  (unsigned long long)view.figures.requests);
 }
 
-/* During the end only lost requests are news. */
-static void child_stopped(struct pn_manager *m, int wait_status)
+/* During the end only lost requests are news, and a crash. SIGTERM may come before there is a handler. */
+static void child_stopped(const struct child *c, int wait_status)
 {
+    struct pn_manager *m = c->manager;
+    char how[96];
     if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == PN_EXIT_CUT)
         m->status = PN_EXIT_CUT;
+    if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) != SIGTERM &&
+        WTERMSIG(wait_status) != stage_signal(m->stage)) {
+        describe_end(c, wait_status, how, sizeof how);
+        pn_log_warning(m->config.log, "%s %u (pid %d) %s while it was to stop", m->config.what,
+                       number_of(c), (int)c->pid, how);
+        m->status = PN_EXIT_CUT;
+    }
     stop_if_empty(m);
 }
 
@@ -286,7 +295,7 @@ static void child_ended(struct child *c, int wait_status)
     char how[96];
     c->state = CHILD_GONE;
     if (m->stage != STAGE_KEEPING) {
-        child_stopped(m, wait_status);
+        child_stopped(c, wait_status);
         return;
     }
     if (WIFEXITED(wait_status) && pn_exit_is_final(WEXITSTATUS(wait_status))) {
@@ -361,7 +370,8 @@ static void on_ready(struct pn_watch *watch, uint32_t PN_UNUSED revents)
             c->was_ready = m->any_was_ready = true;
         all = all && c->was_ready;
     }
-    if (!all || m->all_were_ready)
+    /* What is told to stop meanwhile serves nothing any more: its listeners are closed. */
+    if (!all || m->all_were_ready || m->stage != STAGE_KEEPING)
         return;
     m->all_were_ready = true;
     if (m->config.ready)

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import io
 import os
 import signal
 import socket
+import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import SLOW, Server, parse_responses, wait_until
+from harness import SLOW, Server, parse_responses, server_command, wait_until
 
 # /slow?SECONDS sleeps; /spin computes; /finally says whether it was unwound.
 APP = """
@@ -261,6 +266,106 @@ def test_stop_while_the_application_is_loaded(
     assert time.monotonic() - began < 4 * SLOW
     server.expected_status = None
     assert "Traceback" not in server.log
+
+
+SWALLOW = """
+    import os, signal, time
+
+    def swallow():
+        try:
+            os.kill(os.getpid(), signal.SIGNUMBER)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            print("swallowed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_stop_is_kept_when_the_loading_swallows_it(serve: Serve, number: str) -> None:
+    """A bare except of the application's, or a question of the server's own to its callable."""
+    app = SWALLOW.replace("SIGNUMBER", number) + "\n    swallow()\n    application = print\n"
+    server = serve(app=app, spawn_only=True)
+    assert server.wait(10 * SLOW) == 130
+    server.expected_status = None
+    assert "swallowed" in server.log
+    assert "told to stop while the application was being loaded" in server.log
+    assert "serving" not in server.log
+
+
+def test_a_stop_is_kept_when_the_lifespan_swallows_it(serve: Serve) -> None:
+    app = (
+        SWALLOW.replace("SIGNUMBER", "SIGTERM")
+        + """
+    async def application(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await receive()
+        swallow()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shut down", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+    """
+    )
+    server = serve(app=app, spawn_only=True)
+    assert server.wait(10 * SLOW) == 0
+    assert "swallowed" in server.log
+    assert "shut down" in server.log
+
+
+def test_workers_that_become_ready_after_the_stop(serve: Serve) -> None:
+    """The generation must not speak of listeners that it has closed: it died, and left them."""
+    app = """
+    import signal, time
+    signal.signal(signal.SIGTERM, lambda *_: print("deaf", flush=True))
+    print("loading", flush=True)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        time.sleep(0.1)
+    application = print
+    """
+    server = serve("--processes", "2", "--lazy-apps", app=app, spawn_only=True)
+    wait_until(lambda: server.log.count("loading") == 2, 10 * SLOW)
+    server.kill()
+    assert server.wait(10 * SLOW) == 0
+    assert server.log.count("is ready: pid") == 2
+    assert server.log.count(" ended after ") == 2
+    assert "serving" not in server.log
+
+
+@pytest.mark.parametrize("carrier_args", [("--threads", "1"), ("--threads", "4"), ("--async", "4")])
+def test_a_log_that_nobody_reads_does_not_keep_the_server(
+    carrier_args: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The log is a pipe that is full: a second signal ends the server all the same."""
+    app = tmp_path / "webapp.py"
+    app.write_text("def application(environ, start_response):\n    print('x' * 1000000)\n")
+    address = tmp_path / "app.sock"
+    command = [*server_command(), "--bind", str(address), *carrier_args, str(app)]
+    read, write = os.pipe()
+    with subprocess.Popen(command, stdout=write, stderr=write) as server:
+        os.close(write)
+        try:
+            with open(read, "rb", buffering=0) as log:
+                head = b""
+                while b"serving" not in head:
+                    head += log.read(4096)
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.connect(str(address))
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    wait_until(lambda: is_full(log), 10 * SLOW)
+                    server.terminate()
+                    time.sleep(0.2)
+                    server.terminate()
+                    assert server.wait(20 * SLOW) == 75
+        finally:
+            server.kill()
+
+
+def is_full(pipe: io.FileIO) -> bool:
+    """The writer stands: 64 kB wait, and there were more to come."""
+    waiting = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return waiting[0] >= 60_000
 
 
 @pytest.mark.parametrize("carrier_args", [("--threads", "4"), ("--async", "100")])

@@ -33,7 +33,8 @@ struct scene {
     struct pn_manager *manager;
     struct pn_manager_config config;
     int (*child)(struct scene *scene, int number); /* its exit status */
-    bool silent;                                   /* children never say that they are ready */
+    bool silent;                                   /* children don't say that they are ready */
+    int ready_fd;                                  /* of a silent child */
     pid_t foreign;                                 /* made before the manager */
     pid_t pid;                                     /* of the process that runs the manager */
 };
@@ -95,6 +96,7 @@ static int run_scene(struct scene *scene)
         pn_board_set_state(scene->board, (unsigned)value, PN_BOARD_READY);
         pn_manager_say_ready(ready_fd);
     }
+    scene->ready_fd = ready_fd;
     atomic_store(&scene->shared->pids[value], (int)getpid());
     atomic_fetch_add(&scene->shared->starts[value], 1);
     _exit(scene->child(scene, value));
@@ -187,6 +189,23 @@ static int child_lingers(struct scene *scene, int number)
     return 0;
 }
 
+/* Ready only when it is told to stop: it was still loading then. */
+static int child_is_late(struct scene *scene, int number)
+{
+    const struct sigaction action = {.sa_handler = count_signal};
+    sigaction(SIGTERM, &action, NULL);
+    atomic_fetch_add(&scene->shared->starts[CHILDREN - 1], 1);
+    while (atomic_load(&scene->shared->terms) == 0)
+        nap();
+    pn_board_start(scene->board, (unsigned)number, (int)getpid(), 1);
+    pn_board_set_state(scene->board, (unsigned)number, PN_BOARD_READY);
+    pn_manager_say_ready(scene->ready_fd);
+    /* The manager repeats SIGTERM: by then it has seen that this one is ready. */
+    while (atomic_load(&scene->shared->terms) == 1)
+        nap();
+    return 0;
+}
+
 static int child_is_deaf(struct scene *scene, int number)
 {
     signal(SIGTERM, SIG_IGN);
@@ -273,6 +292,58 @@ static void early_deaths_back_off(void **state)
     assert_true(pn_clock_mono_ns() - began >= 440 * PN_NS_PER_MS);
     kill(scene.pid, SIGTERM);
     assert_int_equal(finish(&scene), PN_EXIT_OK);
+}
+
+/* 11 starts with 20, 40, 40 ... ms between them; without the bound they would take 20 s. */
+static void back_off_is_bounded(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, child_fails, 1);
+    start(&scene);
+    WAIT_UNTIL(atomic_load(&scene.shared->starts[0]) == 11);
+    kill(scene.pid, SIGTERM);
+    assert_int_equal(finish(&scene), PN_EXIT_OK);
+}
+
+/* Who is told to stop before all are ready has closed its listeners, and says nothing of them. */
+static void ready_after_the_stop_is_nothing(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, child_is_late, 1);
+    scene.silent = true;
+    start(&scene);
+    WAIT_UNTIL(atomic_load(&scene.shared->starts[CHILDREN - 1]) == 1);
+    kill(scene.pid, SIGTERM);
+    WAIT_UNTIL(atomic_load(&scene.shared->terms) >= 2);
+    assert_int_equal(atomic_load(&scene.shared->ready_calls), 0);
+    assert_int_equal(finish(&scene), PN_EXIT_OK);
+}
+
+static int child_crashes_at_sigterm(struct scene *scene, int number)
+{
+    sigset_t one;
+    int signo;
+    sigemptyset(&one);
+    sigaddset(&one, SIGTERM);
+    sigprocmask(SIG_BLOCK, &one, NULL);
+    atomic_fetch_add(&scene->shared->starts[CHILDREN - 1], 1);
+    (void)number;
+    sigwait(&one, &signo);
+    raise(SIGKILL);
+    return 0;
+}
+
+static void crash_at_the_end_is_no_success(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene, child_crashes_at_sigterm, 1);
+    start(&scene);
+    WAIT_UNTIL(atomic_load(&scene.shared->starts[CHILDREN - 1]) == 1);
+    kill(scene.pid, SIGTERM);
+    assert_int_equal(finish(&scene), PN_EXIT_CUT);
 }
 
 static void broken_application_ends_all(void **state)
@@ -401,6 +472,9 @@ int main(void)
         cmocka_unit_test(sigterm_ends_all),
         cmocka_unit_test(killed_child_is_replaced),
         cmocka_unit_test(early_deaths_back_off),
+        cmocka_unit_test(back_off_is_bounded),
+        cmocka_unit_test(ready_after_the_stop_is_nothing),
+        cmocka_unit_test(crash_at_the_end_is_no_success),
         cmocka_unit_test(broken_application_ends_all),
         cmocka_unit_test(application_broken_later_leaves_the_others),
         cmocka_unit_test(second_signal_stops_at_once),
