@@ -39,12 +39,17 @@ static size_t describe(const struct pn_exchange *x, char *out, size_t size)
     return n;
 }
 
-/* Control characters of a message must not reach a terminal; line ends and tabs are layout. */
+/* Control characters of a message must not reach a terminal; line ends and tabs are layout. Those
+ * from U+0080 to U+009F, of which terminals make as much as of ESC, are two bytes of UTF-8. */
 static void defuse(char *p, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if (((unsigned char)p[i] < 0x20 && p[i] != '\n' && p[i] != '\t') || p[i] == 0x7f)
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
             p[i] = '?';
+        else if (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0)
+            p[i] = p[i + 1] = '?';
+    }
 }
 
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)

@@ -42,10 +42,10 @@ static size_t put_refusal(struct pn__h1_conn *hc, unsigned status, bool is_head)
     return (size_t)(p - start);
 }
 
-void pn__h1_refuse(struct pn__h1_conn *hc, unsigned status, const char *reason)
+void pn__h1_refuse(struct pn__h1_conn *hc, unsigned status, bool is_head, const char *reason)
 {
     struct pn_h1 *h1 = hc->h1;
-    size_t size = put_refusal(hc, status, false);
+    size_t size = put_refusal(hc, status, is_head);
     h1->stats.bad_requests++;
     if (h1->config.on_access) {
         struct pn_access a = {.peer = &hc->peer,
@@ -228,7 +228,7 @@ void pn__h1_on_header_timeout(struct pn_conn *c)
     if (pn_conn_input(c).n == 0)
         pn_conn_close(c, false);
     else
-        pn__h1_refuse(hc, 408, "header time-out");
+        pn__h1_refuse(hc, 408, false, "header time-out");
 }
 
 void pn__h1_on_idle_timeout(struct pn_conn *c)

@@ -198,7 +198,7 @@ static enum pn__h1_step at_end(struct pn__h1_conn *hc)
     if (hx && pn__h1_is_live(hx)) {
         pn__h1_fail(hx, 400, PN_CANCEL_CLIENT_GONE, "body cut short");
     } else if (!hx && pn_conn_input(&hc->c).n > 0) {
-        pn__h1_refuse(hc, 400, "request cut short");
+        pn__h1_refuse(hc, 400, false, "request cut short");
     } else {
         hc->closing = true;
     }

@@ -119,12 +119,13 @@ enum pn__h1_step pn__h1_take_request(struct pn__h1_conn *hc)
     }
     hc->scanned = 0;
     if (pn_unlikely(used < 0)) {
-        pn__h1_refuse(hc, (unsigned)pn_h1_error_status(used), pn_h1_error_reason(used).p);
+        pn__h1_refuse(hc, (unsigned)pn_h1_error_status(used), head.method_id == PN_H1_METHOD_HEAD,
+                      pn_h1_error_reason(used).p);
         return PN__H1_AGAIN;
     }
     struct pn__h1_exchange *hx = make_exchange(hc, in.p, (uint32_t)used, &head);
     if (pn_unlikely(!hx)) {
-        pn__h1_refuse(hc, 503, "out of memory");
+        pn__h1_refuse(hc, 503, head.method_id == PN_H1_METHOD_HEAD, "out of memory");
         return PN__H1_AGAIN;
     }
     hc->hx = hx;

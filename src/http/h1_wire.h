@@ -211,7 +211,8 @@ void pn__h1_drop(struct pn__h1_conn *hc);
 /* --- h1_close.c --- */
 
 /* Answers a request that never became an exchange, and ends the connection. REASON is a constant. */
-PN_COLD void pn__h1_refuse(struct pn__h1_conn *hc, unsigned status, const char *reason);
+PN_COLD void pn__h1_refuse(struct pn__h1_conn *hc, unsigned status, bool is_head,
+                           const char *reason);
 /* Ends a live exchange because of the peer or the wire: with an answer of STATUS when nothing of
  * another one has left, else by a cut. The handler is notified, unless it is in one of its calls. */
 PN_COLD void pn__h1_fail(struct pn__h1_exchange *hx, unsigned status, enum pn_cancel why,

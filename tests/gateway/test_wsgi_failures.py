@@ -106,11 +106,11 @@ def test_long_tracebacks_are_whole():
 
 def test_control_characters_do_not_reach_the_log():
     def app(environ, start_response):
-        raise ValueError("a\x1b[31m\x00b\x7f \ud800")
+        raise ValueError("a\x1b[31m\x00b\x7f \ud800 \x9b1m \xe4")
 
     with logged() as log:
         ask(app)
-    assert "a?[31m?b? \\ud800" in log.text
+    assert "a?[31m?b? \\ud800 ??1m \xe4" in log.text
 
 
 def test_an_exception_that_cannot_be_printed():

@@ -65,9 +65,13 @@ def test_body_timeout(serve: Serve, carrier: tuple[str, ...]) -> None:
     assert refusal(server, head + b"Content-Length: 10\r\n\r\nabc") == 408
     assert refusal(server, head + b"Transfer-Encoding: chunked\r\n\r\n3\r\na") == 408
     server.wait_log(r'408 .*error="body time-out"')
-    # Each piece starts it anew.
+
+
+def test_body_timeout_begins_anew_with_each_piece(serve: Serve, carrier: tuple[str, ...]) -> None:
+    server = serve(*carrier, "--body-timeout", "2", app=ECHO)
+    head = b"POST /upper HTTP/1.1\r\n" + HOST
     parts = [head + b"Connection: close\r\nContent-Length: 6\r\n\r\n", *[b"a"] * 6]
-    assert parse_responses(server.raw(*parts, gap_s=0.1))[0].body == b"AAAAAA"
+    assert parse_responses(server.raw(*parts, gap_s=0.4))[0].body == b"AAAAAA"
 
 
 def test_body_timeout_while_the_application_reads(serve: Serve, carrier: tuple[str, ...]) -> None:

@@ -186,6 +186,24 @@ def test_framing_is_the_servers(serve: Serve, carrier: tuple[str, ...]) -> None:
         assert answer["connection"] == "close"
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\nHost: a b", 400),
+        (b"HEAD /" + b"a" * 17000 + b" HTTP/1.1\r\nHost: a", 414),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nExpect: more", 417),
+        (b"HEAD / HTTP/2.0\r\nHost: a", 505),
+    ],
+    ids=["400", "414", "417", "505"],
+)
+def test_no_body_in_a_refused_head_either(serve: Serve, line: bytes, status: int) -> None:
+    got = serve(app=ECHO).raw(line + b"\r\n\r\n")
+    (answer,) = parse_responses(got, ["HEAD"])
+    assert answer.status == status
+    assert int(answer["content-length"]) > 0
+    assert got.endswith(b"\r\n\r\n")
+
+
 def test_no_body_where_none_may_be(serve: Serve, carrier: tuple[str, ...]) -> None:
     """HEAD, 204, 304 (gunicorn 3413, 3621): not a byte, however the application sends it, and the
     next answer begins where the client looks for it."""
