@@ -88,6 +88,7 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     PN_CHECK_MAGIC(gw, PN__GATEWAY_MAGIC);
     PN_BUG_ON(!gw->app || pn_cores_carrier(cores) != gw->carrier);
     gw->cores = cores;
+    gw->home_tid = gettid();
     gw->worker_id = worker_id;
     gw->master_pid = master_pid;
     gw->home_state.ts = PyThreadState_Get();

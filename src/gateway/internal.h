@@ -164,6 +164,7 @@ struct pn_gateway {
     unsigned processes;
     unsigned worker_id;
     pid_t master_pid;
+    pid_t home_tid; /* of the thread that serves; gettid */
     bool stopped;
     int64_t body_timeout_ns;
     int64_t write_timeout_ns;

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "gateway/internal.h"
+#include "wait/where.h"
 
 enum { STACK_TEXT_MAX = 6 * 1024 };
 
@@ -64,10 +65,16 @@ void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_
 {
     struct pn_gateway *gw = ctx;
     char text[STACK_TEXT_MAX];
+    char where[PN_WHERE_TEXT_MAX];
+    pn_where(gw->home_tid, where); /* who is reported runs on home's thread */
     size_t n = read_stack(gw, state ? state : &gw->home_state, text, sizeof text);
     if (said_just_now(gw, place_of((struct pn_str){text, n})))
         return;
-    pn_log_warning(gw->log, "core %u has kept the loop waiting for %lld ms; it is in\n%.*s",
-                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), (int)n, text);
+    char whereabouts[PN_WHERE_TEXT_MAX + 4] = "";
+    if (*where)
+        snprintf(whereabouts, sizeof whereabouts, " (%s)", where);
+    pn_log_warning(gw->log, "core %u has kept the loop waiting for %lld ms%s; it is in\n%.*s",
+                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), whereabouts, (int)n,
+                   text);
     pn_log_flush(gw->log);
 }

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -77,6 +78,19 @@ def free_port(host: str = "127.0.0.1") -> int:
             sock.bind((host, port))
             return port
     raise AssertionError(f"no free port on {host}")
+
+
+def build(folder: Path, name: str, source: str) -> bytes:
+    """A C library, built here."""
+    (folder / f"{name}.c").write_text(source)
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "a C compiler is needed, as for Pelton itself"
+    subprocess.run(
+        [compiler, "-O0", "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c"],
+        cwd=folder,
+        check=True,
+    )
+    return (folder / f"{name}.so").read_bytes()
 
 
 def wait_until(true: Callable[[], object], timeout_s: float, what: str = "") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import SLOW, Server, wait_until
+from harness import SLOW, Server, build, wait_until
 
 Serve = Callable[..., Server]
 
@@ -40,7 +40,7 @@ def application(environ, start_response):
     return [pelton.explain().encode()]
 """
 
-REPORT = r"core \d+ has kept the loop waiting for (\d+) ms; it is in"
+REPORT = r"core \d+ has kept the loop waiting for (\d+) ms(?: \([^\n]*\))?; it is in"
 
 
 def reports(server: Server) -> list[str]:
@@ -104,6 +104,46 @@ def test_inline_reports_when_it_is_told_to(serve: Serve) -> None:
     quiet = serve("--threads", "1", app=APP)
     assert quiet.get("/holds?0.4", timeout_s=20).status == 200
     assert reports(quiet) == []
+
+
+HOLDS = """
+#include <poll.h>
+int hold(int ms) { int n = poll(0, 0, ms); return n + 1; }
+"""
+
+HOLDING = """
+import ctypes
+library = ctypes.PyDLL("./holds.so")  # keeps the GIL
+
+def application(environ, start_response):
+    held = library.hold(int(environ["QUERY_STRING"]))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % held]
+"""
+
+
+@pytest.mark.parametrize(
+    "carrier", [("--async", "4"), ("--threads", "1")], ids=["fibers", "inline"]
+)
+def test_the_library_that_blocks_is_named(
+    serve: Serve, tmp_path: Path, carrier: tuple[str, ...]
+) -> None:
+    """What no carrier can set aside: a call that waits with the GIL held."""
+    files = {"holds.so": build(tmp_path, "holds", HOLDS)}
+    server = serve(*carrier, "--log-blocking", "50", app=HOLDING, files=files)
+    server.expect_log(REPORT)
+    assert server.get("/?400", timeout_s=20).body == b"1"
+    found = re.search(REPORT, server.log)
+    assert found
+    assert "ms (in poll() of holds.so); it is in\n" in found[0] + "\n", server.log
+    assert "in application" in server.log
+
+
+def test_computing_is_called_so(serve: Serve) -> None:
+    server = serve("--async", "4", "--log-blocking", "50", app=APP)
+    server.expect_log(REPORT)
+    assert server.get("/holds?0.4", timeout_s=20).status == 200
+    assert "(computing); it is in" in server.log
 
 
 def test_a_thread_that_computes_is_a_matter_of_debugging(serve: Serve) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import SLOW, Response, Server, wait_until
+from harness import SLOW, Response, Server, build, wait_until
 
 Serve = Callable[..., Server]
 
@@ -97,19 +95,6 @@ def callback(query):
     result = library.wait_then_call(call, number, 30)
     return [result == 2 * number, facts() == before, seen]
 """
-
-
-def build(folder: Path, name: str, source: str) -> bytes:
-    """A C library, built here."""
-    (folder / f"{name}.c").write_text(source)
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    assert compiler, "a C compiler is needed, as for Pelton itself"
-    subprocess.run(
-        [compiler, "-O0", "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c"],
-        cwd=folder,
-        check=True,
-    )
-    return (folder / f"{name}.so").read_bytes()
 
 
 @pytest.fixture(scope="session")
