@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pelton.Loop``, an asyncio event loop whose scheduling half is C.
+"""``pelton.Loop``, an asyncio event loop whose hot half is C.
 
-``LoopCore`` (C) has callbacks, timers and descriptors; everything else is asyncio's own: sockets,
-transports, ssl and subprocesses work as in ``asyncio.SelectorEventLoop``. What is here is the seam
-between the two, and what is too rare to be in C.
+``LoopCore`` (C) has callbacks, timers and descriptors, and the transports of stream sockets;
+everything else is asyncio's own: ssl, datagrams, pipes and subprocesses work as in
+``asyncio.SelectorEventLoop``. What is here is the seam between the two, and what is too rare to
+be in C.
 """
 
 import asyncio
 import selectors
+import socket
 import sys
 import threading
-from asyncio import base_events, format_helpers
+from asyncio import base_events, format_helpers, sslproto
 
 from pelton._pelton import LoopCore
+from pelton._transport import TransportBase, described
 
 __all__ = ["Loop"]
 
@@ -64,6 +67,9 @@ class _Watched(selectors.BaseSelector):
 class Loop(LoopCore, asyncio.SelectorEventLoop):
     """An asyncio event loop in C: ``asyncio.run(main(), loop_factory=pelton.Loop)``."""
 
+    _Transport = LoopCore._make_transport_type(TransportBase)
+    _BufferedProtocol = asyncio.BufferedProtocol
+
     def __init__(self):
         self._attach()
         super().__init__(_Watched(self))
@@ -100,6 +106,49 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
         if self._csock is None:
             super()._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
+
+    # Transports of stream sockets. What only looks like a socket brings methods of its own, which
+    # asyncio's own transport calls.
+
+    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
+        if not isinstance(sock, socket.socket):
+            return super()._make_socket_transport(
+                sock, protocol, waiter, extra=extra, server=server
+            )
+        self._ensure_fd_no_transport(sock)
+        return self._new_transport(sock, protocol, waiter, described(sock, extra), server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock,
+        protocol,
+        sslcontext,
+        waiter=None,
+        *,
+        server_side=False,
+        server_hostname=None,
+        extra=None,
+        server=None,
+        **timeouts,
+    ):
+        if not isinstance(rawsock, socket.socket):
+            return super()._make_ssl_transport(
+                rawsock,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                extra=extra,
+                server=server,
+                **timeouts,
+            )
+        self._ensure_fd_no_transport(rawsock)
+        ssl_protocol = sslproto.SSLProtocol(
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        )
+        self._new_transport(rawsock, ssl_protocol, None, described(rawsock, extra), server)
+        return ssl_protocol._app_transport
 
     # C calls these; the handle is its own, not asyncio.Handle.
 

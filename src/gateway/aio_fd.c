@@ -105,8 +105,9 @@ static int check_touch(const struct pn__aio *aio)
     return -1;
 }
 
-static PyObject *watch_end(struct pn__aio *aio, struct pn__aio_end *end, int fd, uint32_t events,
-                           struct pn__handle *h)
+/* H's reference becomes the end's, unless this fails. */
+static int watch_end(struct pn__aio *aio, struct pn__aio_end *end, int fd, uint32_t events,
+                     struct pn__handle *h)
 {
     struct pn__handle *before = end->handle;
     int rc = 0;
@@ -117,15 +118,38 @@ static PyObject *watch_end(struct pn__aio *aio, struct pn__aio_end *end, int fd,
         rc = pn_watch_add(aio->loop, &end->watch, fd, events);
     }
     if (rc == 0)
-        end->handle = (struct pn__handle *)Py_NewRef((PyObject *)h);
+        end->handle = h;
     if (before && pn__handle_cancel(before) < 0)
         PyErr_WriteUnraisable((PyObject *)before);
     Py_XDECREF((PyObject *)before);
     if (rc == 0)
-        return (PyObject *)h;
-    Py_DECREF(h);
+        return 0;
     errno = -rc;
-    return rc == -ENOMEM ? PyErr_NoMemory() : PyErr_SetFromErrno(PyExc_OSError);
+    if (rc == -ENOMEM)
+        PyErr_NoMemory();
+    else
+        PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+/* Steals H, which may be NULL with an exception. */
+static int watch(struct pn__aio *aio, int fd, uint32_t events, struct pn__handle *h)
+{
+    if (!h)
+        return -1;
+    struct pn__aio_fd *e = NULL;
+    int rc = pn__aio_check_closed(aio); /* a collection did it */
+    if (rc == 0) {
+        e = entry_for(aio, fd);
+        if (e)
+            rc = watch_end(aio, events == EPOLLIN ? &e->read : &e->write, fd, events, h);
+        else
+            PyErr_NoMemory();
+    }
+    if (e && rc == 0)
+        return 0;
+    Py_DECREF(h);
+    return -1;
 }
 
 static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32_t events)
@@ -141,18 +165,42 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32
     if (fd < 0)
         return NULL;
     struct pn__handle *h = pn__handle_new(aio, false, args[1], args + 2, n - 2, NULL);
-    if (!h)
-        return NULL;
-    if (pn__aio_check_closed(aio) < 0) { /* a collection did it */
-        Py_DECREF(h);
-        return NULL;
-    }
-    struct pn__aio_fd *e = entry_for(aio, fd);
-    if (!e) {
-        Py_DECREF(h);
-        return PyErr_NoMemory();
-    }
-    return watch_end(aio, events == EPOLLIN ? &e->read : &e->write, fd, events, h);
+    Py_XINCREF(h);
+    if (watch(aio, fd, events, h) == 0)
+        return (PyObject *)h;
+    Py_XDECREF(h);
+    return NULL;
+}
+
+int pn__aio_watch(struct pn__aio *aio, int fd, uint32_t events, PyObject *callback,
+                  int (*native)(PyObject *self))
+{
+    PN_ASSERT(PyCFunction_Check(callback));
+    if (pn__aio_check_closed(aio) < 0 || check_touch(aio) < 0)
+        return -1;
+    struct pn__handle *h = pn__handle_new(aio, false, callback, NULL, 0, NULL);
+    if (h)
+        h->native = native;
+    return watch(aio, fd, events, h);
+}
+
+int pn__aio_unwatch(struct pn__aio *aio, int fd, uint32_t events)
+{
+    if (aio->closed)
+        return 0;
+    if (check_touch(aio) < 0)
+        return -1;
+    struct pn__aio_fd *e = entry_of(aio, fd);
+    struct pn__aio_end *end = !e ? NULL : events == EPOLLIN ? &e->read : &e->write;
+    if (!end || !end->handle)
+        return 0;
+    struct pn__handle *h = end->handle;
+    end->handle = NULL;
+    if (aio->loop)
+        pn_watch_remove(aio->loop, &end->watch);
+    int rc = pn__handle_cancel(h);
+    Py_DECREF(h);
+    return rc < 0 ? -1 : 1;
 }
 
 static PyObject *take_off(PyObject *self, PyObject *number, uint32_t events)
@@ -163,21 +211,8 @@ static PyObject *take_off(PyObject *self, PyObject *number, uint32_t events)
     if (check_touch(aio) < 0)
         return NULL;
     int fd = number_of(number);
-    if (fd < 0)
-        return NULL;
-    struct pn__aio_fd *e = entry_of(aio, fd);
-    struct pn__aio_end *end = !e ? NULL : events == EPOLLIN ? &e->read : &e->write;
-    if (!end || !end->handle)
-        Py_RETURN_FALSE;
-    struct pn__handle *h = end->handle;
-    end->handle = NULL;
-    if (aio->loop)
-        pn_watch_remove(aio->loop, &end->watch);
-    int rc = pn__handle_cancel(h);
-    Py_DECREF(h);
-    if (rc < 0)
-        return NULL;
-    Py_RETURN_TRUE;
+    int rc = fd < 0 ? -1 : pn__aio_unwatch(aio, fd, events);
+    return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
 PyObject *pn__aio_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t n)

@@ -117,6 +117,7 @@ struct pn__handle *pn__handle_new(struct pn__aio *aio, bool is_timer, PyObject *
     h->callback = Py_NewRef(callback);
     h->context = ctx;
     h->source = h->repr = h->weakrefs = NULL;
+    h->native = NULL;
     h->is_timer = is_timer;
     h->cancelled = h->queued = false;
     if (is_timer) {
@@ -218,7 +219,9 @@ static PyObject *call(struct pn__handle *h)
 {
     PyObject *callback = Py_NewRef(h->callback);
     PyObject *result;
-    if (pn_unlikely(h->more_args != NULL)) {
+    if (h->native) {
+        result = h->native(PyCFunction_GET_SELF(callback)) < 0 ? NULL : Py_NewRef(Py_None);
+    } else if (pn_unlikely(h->more_args != NULL)) {
         PyObject *args = Py_NewRef(h->more_args);
         result = PyObject_Call(callback, args, NULL);
         Py_DECREF(args);

@@ -4,7 +4,7 @@
  *
  *   made (tp_new) --_open--> open --close(): _release--> closed
  *   made -----------------pn_aio_home_bind--> open      (home's, see aio_home.c) */
-#include "gateway/aio_loop.h"
+#include "gateway/aio_transport.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -109,6 +109,23 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
     return (PyObject *)h;
 }
 
+int pn__aio_soon(struct pn__aio *aio, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+                 PyObject *context)
+{
+    if (pn_unlikely(pn__aio_check_closed(aio) < 0))
+        return -1;
+    struct pn__handle *h = pn__handle_new(aio, false, callback, args, count, context);
+    if (pn_unlikely(!h))
+        return -1;
+    if (pn_unlikely(pn__aio_check_closed(aio) < 0)) {
+        Py_DECREF(h);
+        return -1;
+    }
+    pn__handles_push(&aio->ready, h);
+    pn__aio_wake_if_foreign(aio);
+    return 0;
+}
+
 static PyObject *call_soon(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw)
 {
     PyObject *h = soon(self, "call_soon", args, n, kw, false);
@@ -187,6 +204,34 @@ static PyTypeObject *type_attr(PyTypeObject *type, const char *name)
     return (PyTypeObject *)o;
 }
 
+static const char *const word_text[PN__L_COUNT] = {
+    [PN__L_BUFFER_UPDATED] = "buffer_updated",
+    [PN__L_CALL_CONNECTION_LOST] = "_call_connection_lost",
+    [PN__L_CLOSE] = "close",
+    [PN__L_CONNECTION_LOST] = "connection_lost",
+    [PN__L_CONNECTION_MADE] = "connection_made",
+    [PN__L_DATA_RECEIVED] = "data_received",
+    [PN__L_DONE] = "done",
+    [PN__L_EOF_RECEIVED] = "eof_received",
+    [PN__L_GET_BUFFER] = "get_buffer",
+    [PN__L_PAUSE_WRITING] = "pause_writing",
+    [PN__L_READ_READY] = "_read_ready",
+    [PN__L_RESUME_WRITING] = "resume_writing",
+    [PN__L_START] = "_start",
+    [PN__L_TRANSPORTS] = "_transports",
+    [PN__L_WRITE_READY] = "_write_ready",
+};
+
+static int intern_words(struct pn__aio *aio)
+{
+    for (int i = 0; i < PN__L_COUNT; i++) {
+        aio->words[i] = PyUnicode_InternFromString(word_text[i]);
+        if (!aio->words[i])
+            return -1;
+    }
+    return 0;
+}
+
 static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw))
 {
     struct pn__aio *aio = (struct pn__aio *)type->tp_alloc(type, 0); /* zeroed */
@@ -194,11 +239,15 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
         return NULL;
     pn_list_init(&aio->calls);
     pn_list_init(&aio->armed);
+    pn_list_init(&aio->gathering);
     aio->wake.deliver = wake_delivered;
     atomic_init(&aio->wake_sent, false);
     aio->handle_type = type_attr(type, "_Handle");
     aio->timer_type = type_attr(type, "_TimerHandle");
-    if (aio->handle_type && aio->timer_type)
+    aio->transport_type = type_attr(type, "_Transport");
+    aio->buffered_protocol = (PyObject *)type_attr(type, "_BufferedProtocol");
+    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->buffered_protocol &&
+        intern_words(aio) == 0)
         return (PyObject *)aio;
     Py_DECREF(aio);
     return NULL;
@@ -317,6 +366,8 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(aio->handle_type);
     Py_VISIT(aio->timer_type);
+    Py_VISIT(aio->transport_type);
+    Py_VISIT(aio->buffered_protocol);
     Py_VISIT(aio->current_handle);
     int rc = visit_queue(&aio->ready, visit, arg);
     if (rc == 0)
@@ -349,6 +400,11 @@ static void core_dealloc(PyObject *self)
     Py_CLEAR(aio->current_handle);
     Py_CLEAR(aio->handle_type);
     Py_CLEAR(aio->timer_type);
+    Py_CLEAR(aio->transport_type);
+    Py_CLEAR(aio->buffered_protocol);
+    for (int i = 0; i < PN__L_COUNT; i++)
+        Py_CLEAR(aio->words[i]);
+    free(aio->scratch);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -461,6 +517,8 @@ static PyMethodDef methods[] = {
     {"_remove_writer", pn__aio_remove_writer, METH_O, NULL},
     {"_watched", pn__aio_watched, METH_O, NULL},
     {"_watched_all", pn__aio_watched_all, METH_NOARGS, NULL},
+    {"_new_transport", FASTCALL(pn__transport_new), METH_FASTCALL, NULL},
+    {"_make_transport_type", pn__transport_make_type, METH_O | METH_STATIC, NULL},
     {"_open", core_open, METH_NOARGS, NULL},
     {"_release", core_release, METH_NOARGS, NULL},
     {"_on_home", core_on_home, METH_NOARGS, NULL},

@@ -24,8 +24,29 @@
 
 enum {
     PN__AIO_INLINE_ARGS = 2,
-    PN__AIO_HANDLES_KEEP = 256, /* freed handles of each kind kept for reuse */
-    PN__AIO_TURNS_MAX = 64,     /* without a sleep, before Python looks for signals */
+    PN__AIO_HANDLES_KEEP = 256,   /* freed handles of each kind kept for reuse */
+    PN__AIO_TURNS_MAX = 64,       /* without a sleep, before Python looks for signals */
+    PN__AIO_SCRATCH = 256 * 1024, /* what a transport reads at once; asyncio's max_size */
+};
+
+/* Names of attributes and methods, interned by each loop. */
+enum pn__aio_word {
+    PN__L_BUFFER_UPDATED = 0,
+    PN__L_CALL_CONNECTION_LOST,
+    PN__L_CLOSE,
+    PN__L_CONNECTION_LOST,
+    PN__L_CONNECTION_MADE,
+    PN__L_DATA_RECEIVED,
+    PN__L_DONE,
+    PN__L_EOF_RECEIVED,
+    PN__L_GET_BUFFER,
+    PN__L_PAUSE_WRITING,
+    PN__L_READ_READY,
+    PN__L_RESUME_WRITING,
+    PN__L_START,
+    PN__L_TRANSPORTS,
+    PN__L_WRITE_READY,
+    PN__L_COUNT,
 };
 
 struct pn__handle {
@@ -39,6 +60,9 @@ struct pn__handle {
     PyObject *source; /* debug: where it was made (traceback.StackSummary), or NULL */
     PyObject *repr;   /* debug: from before it was cancelled, or NULL */
     PyObject *weakrefs;
+    /* Not NULL: CALLBACK is a method of a C object, and this is the method without Python's detour. 0, or -1 with
+     * an exception. */
+    int (*native)(PyObject *self);
     uint8_t arg_count; /* of args */
     bool is_timer;
     bool cancelled;
@@ -90,6 +114,13 @@ struct pn__aio {
     size_t fd_count;
     PyTypeObject *handle_type; /* owned */
     PyTypeObject *timer_type;
+    PyTypeObject *transport_type;
+    PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
+    PyObject *words[PN__L_COUNT];
+    char *scratch;            /* PN__AIO_SCRATCH; made when the first transport reads */
+    struct pn_list gathering; /* transports with output of this callback, see aio_transport.h */
+    uint64_t callback_number; /* how many have begun */
+    bool in_callback;
     struct pn__handle *kept_handles; /* dead, not tracked, of no type */
     struct pn__handle *kept_timers;
     unsigned kept_handle_count;
@@ -188,6 +219,12 @@ int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg);
 /* Watches everything whose handle is there on aio->loop, or nothing; handles stay. */
 void pn__aio_fds_watch(struct pn__aio *aio);
 void pn__aio_fds_unwatch(struct pn__aio *aio);
+/* The same for transports: CALLBACK (borrowed) is called, by NATIVE, when FD has one of EVENTS (EPOLLIN or
+ * EPOLLOUT). 0 or -1. */
+int pn__aio_watch(struct pn__aio *aio, int fd, uint32_t events, PyObject *callback,
+                  int (*native)(PyObject *self));
+/* 1: nobody watches any more; 0: nobody did; -1. */
+int pn__aio_unwatch(struct pn__aio *aio, int fd, uint32_t events);
 /* Stops watching all; the references go at the end of DROPPED, the entries are freed. */
 void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped);
 
@@ -207,6 +244,10 @@ PyObject *pn__aio_run_once(PyObject *self, PyObject *unused);
 void pn__aio_wake(struct pn__aio *aio);
 
 /* --- aio_loop.c --- */
+/* call_soon from C, without debug mode's questions: CALLBACK and ARGS are borrowed, CONTEXT as pn__handle_new. 0,
+ * or -1 with an exception. */
+int pn__aio_soon(struct pn__aio *aio, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+                 PyObject *context);
 /* Whether the caller, who is attached, may set timers and watch descriptors now. */
 bool pn__aio_may_touch(const struct pn__aio *aio);
 /* A handle was queued by somebody who may not touch the loop: wakes it. */

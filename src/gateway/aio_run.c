@@ -8,7 +8,7 @@
  *
  * The sleep gives the GIL away. In a request's core it waits as any other call of a core does, by
  * pn_core_wait_fd on the epoll set, so the worker's other requests go on. */
-#include "gateway/aio_loop.h"
+#include "gateway/aio_transport.h"
 
 #include "base/clock.h"
 #include "gateway/pycompat.h"
@@ -60,14 +60,20 @@ int pn__aio_calls_run(struct pn_list *todo)
 int pn__aio_run_batch(struct pn__aio *aio, size_t max)
 {
     int rc = 0;
+    bool nested = aio->in_callback;
+    aio->in_callback = true;
     for (size_t n = pn_min_size(aio->ready.count, max); n > 0 && rc == 0; n--) {
         struct pn__handle *h = pn__handles_pop(&aio->ready);
         if (!h) /* a callback ran the loop, and so the rest of the batch */
             break;
+        aio->callback_number++;
         if (pn_likely(!h->cancelled))
             rc = pn_likely(!aio->debug) ? pn__handle_run(h) : run_watched(aio, h);
         Py_DECREF(h);
+        if (pn_unlikely(!pn_list_empty(&aio->gathering)) && pn__transports_flush(aio) < 0)
+            rc = -1;
     }
+    aio->in_callback = nested;
     return rc;
 }
 

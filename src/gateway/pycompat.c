@@ -43,6 +43,28 @@ void pn_pycompat_restore_exception(PyObject *exc)
 #endif
 }
 
+static int tell_server(PyObject *server, const char *method, PyObject *transport)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    PyObject *r = PyObject_CallMethod(server, method, "O", transport);
+#else
+    PyObject *r = PyObject_CallMethod(server, method, NULL);
+    (void)transport;
+#endif
+    Py_XDECREF(r);
+    return r ? 0 : -1;
+}
+
+int pn_pycompat_server_attach(PyObject *server, PyObject *transport)
+{
+    return tell_server(server, "_attach", transport);
+}
+
+int pn_pycompat_server_detach(PyObject *server, PyObject *transport)
+{
+    return tell_server(server, "_detach", transport);
+}
+
 PyThreadState *pn_pycompat_state_new(uintptr_t ident, void *stack, size_t stack_size)
 {
     PyThreadState *ts = PyThreadState_New(PyInterpreterState_Main());

@@ -62,6 +62,10 @@ static inline int pn_pycompat_get_optional_attr(PyObject *o, PyObject *name, PyO
 #endif
 }
 
+/* asyncio's Server counts its transports; from 3.13 on it knows them. 0, or -1 with an exception. */
+int pn_pycompat_server_attach(PyObject *server, PyObject *transport);
+int pn_pycompat_server_detach(PyObject *server, PyObject *transport);
+
 /* The current exception, normalised, taken off the thread state: a new reference, or NULL. */
 PyObject *pn_pycompat_take_exception(void);
 /* Puts it back; steals EXC. */
