@@ -98,6 +98,7 @@ enum {
     PN_LISTEN_BACKLOG_DEFAULT = 1024, /* or somaxconn when that is less */
     PN_LISTENERS_MAX = 64,
     PN_ACCEPT_BACKOFF_MS = 100, /* after EMFILE, ENFILE, ENOBUFS, ENOMEM */
+    PN_ACCEPT_DRAIN_MAX = 1024, /* of a backlog, at the end: new clients may come without end */
 };
 
 /* --- processes --- */

@@ -39,7 +39,7 @@ static void on_grace_over(struct pn_timer *timer)
     pn_list_for_each_safe(pos, tmp, &h1->all)
     {
         struct pn__h1_conn *hc = pn_list_entry(pos, struct pn__h1_conn, node);
-        if (hc->c.state == &pn__h1_state_idle && !hc->in_frame)
+        if (pn__h1_is_silent(hc) && !hc->in_frame)
             pn_conn_close(&hc->c, false);
     }
 }

@@ -369,7 +369,7 @@ static void rest(struct pn__h1_conn *hc, bool served)
     }
     if (c->scratch && pn_conn_keep_input(c) < 0)
         pn__h1_gone(hc, "out of memory");
-    else if (pn_unlikely(hc->h1->draining) && c->state == &pn__h1_state_idle &&
+    else if (pn_unlikely(hc->h1->draining) && pn__h1_is_silent(hc) &&
              !pn_timer_is_set(&hc->h1->grace))
         pn_h1_drain(hc->h1);
 }

@@ -205,6 +205,12 @@ static inline bool pn__h1_may_read(const struct pn__h1_conn *hc)
 {
     return !hc->c.peer_closed && (hc->c.readable || hc->c.watch.fd < 0);
 }
+/* Nothing has come of a request, be it the first or the next one. */
+static inline bool pn__h1_is_silent(const struct pn__h1_conn *hc)
+{
+    return hc->c.state == &pn__h1_state_idle ||
+           (hc->c.state == &pn__h1_state_reading && pn_conn_input(&hc->c).n == 0);
+}
 /* Drops the wire's pin of the exchange, unless a frame will. */
 void pn__h1_drop(struct pn__h1_conn *hc);
 

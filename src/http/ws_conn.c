@@ -73,7 +73,7 @@ static void pump(struct pn_ws *ws);
 
 /* --- In and out of this file ------------------------------------------------------------------- */
 
-static void free_ws(struct pn_ws *ws)
+static __attribute__((noinline)) void free_ws(struct pn_ws *ws)
 {
     struct pn_list *node;
     while ((node = pn_list_pop_front(&ws->queue)))

@@ -126,6 +126,11 @@ void pn__stop_guard_taken_over(void)
         arm(guard.config.last_ns);
 }
 
+bool pn__stop_guard_is_last(void)
+{
+    return atomic_load_explicit(&guard.stage, memory_order_relaxed) == STAGE_LAST;
+}
+
 void pn__stop_guard_remove(void)
 {
     if (!guard.installed)

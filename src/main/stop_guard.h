@@ -29,6 +29,8 @@ struct pn__stop_guard_config {
 int pn__stop_guard_install(const struct pn__stop_guard_config *config);
 /* The loop turns and cuts what still runs: no interruption any more, only the last deadline. */
 void pn__stop_guard_taken_over(void);
+/* The application was interrupted, or the loop has taken over: nothing new is to begin. */
+bool pn__stop_guard_is_last(void);
 /* Puts those handlers back and forgets the time. Harmless when not installed. */
 void pn__stop_guard_remove(void);
 /* Child of a fork: its handlers were put back by the loop, the timer is not there. */

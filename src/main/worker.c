@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "http/access_log.h"
 #include "main/flush_poller.h"
+#include "main/stop_guard.h"
 #include "main/worker_state.h"
 #include "wait/wait.h"
 
@@ -51,7 +52,11 @@ static void start_request(struct pn_handler *handler, struct pn_exchange *x)
     struct pn__worker *w = pn_container_of(handler, struct pn__worker, handler);
     if (!pn_list_linked(&w->turn_end.node))
         pn_task_post_flush(w->loop, &w->turn_end);
-    w->next->start(w->next, x);
+    /* A blocking worker finds its deadline between two of the clients that wait for it. */
+    if (pn_unlikely(pn__stop_guard_is_last()))
+        pn_exchange_answer_status(x, 503, true);
+    else
+        w->next->start(w->next, x);
 }
 
 static void peer_gone(struct pn_handler *handler, struct pn_peer *peer)

@@ -56,6 +56,13 @@ static void cut(struct pn__worker *w)
     pn_cores_stop_now(w->cores);
 }
 
+static void end_accepting(struct pn__worker *w)
+{
+    pn_acceptor_destroy(w->acceptor);
+    w->acceptor = NULL;
+    pn__start_close_listeners(w->config->start);
+}
+
 /* --asyncio-drain: whether calls that are scheduled are still worth waiting for. */
 static bool waits_for_calls(const struct pn__worker *w)
 {
@@ -74,8 +81,13 @@ static void stop_loop(struct pn__worker *w)
 static void look(struct pn_timer *timer)
 {
     struct pn__worker *w = pn_container_of(timer, struct pn__worker, stop_look);
-    bool idle = under_way(w) == 0;
     bool late = pn_loop_now_ns(w->loop) >= w->deadline_ns;
+    if (w->stage == PN__WORKER_DRAINING)
+        late = late || pn__stop_guard_is_last();
+    if (w->acceptor &&
+        (late || w->stage != PN__WORKER_DRAINING || !pn_acceptor_pending(w->acceptor)))
+        end_accepting(w);
+    bool idle = under_way(w) == 0 && !w->acceptor;
     if (w->stage == PN__WORKER_CUTTING && idle)
         pn_h1_close_all(w->h1);
     idle = idle && pn_h1_connections(w->h1) == 0;
@@ -103,9 +115,8 @@ static void begin(struct pn__worker *w)
                 (long long)(grace_ms % 1000 / 100));
     /* What waits in the backlog was promised a server by the kernel. */
     pn_acceptor_stop(w->acceptor, true);
-    pn_acceptor_destroy(w->acceptor);
-    w->acceptor = NULL;
-    pn__start_close_listeners(w->config->start);
+    if (!pn_acceptor_pending(w->acceptor))
+        end_accepting(w);
     pn_h1_drain(w->h1);
     look_again(w);
 }

@@ -37,6 +37,7 @@ struct pn_acceptor {
     int64_t said_ns;         /* when a shortage was last said; 0: not yet */
     bool stopped;
     bool resting;
+    unsigned drain_left; /* accepts that are left after a stop with DRAIN */
     size_t ready_count;
     size_t next; /* whose turn it is */
     size_t count;
@@ -171,7 +172,10 @@ static void phase_step(void *ctx)
     do {
         a->next = a->next + 1 < a->count ? a->next + 1 : 0;
     } while (!a->sources[a->next].ready);
-    accept_one(&a->sources[a->next]);
+    if (pn_unlikely(a->stopped) && a->drain_left-- == 0)
+        unwatch_all(a);
+    else
+        accept_one(&a->sources[a->next]);
 }
 
 struct pn_acceptor *pn_acceptor_create(struct pn_loop *loop, struct pn_listener **listeners,
@@ -218,6 +222,7 @@ void pn_acceptor_stop(struct pn_acceptor *a, bool drain)
     if (a->stopped)
         return;
     a->stopped = true;
+    a->drain_left = PN_ACCEPT_DRAIN_MAX;
     unwatch_all(a);
     for (size_t i = 0; drain && i < a->count; i++)
         set_ready(&a->sources[i], true);

@@ -80,7 +80,8 @@ struct pn_acceptor *pn_acceptor_create(struct pn_loop *loop, struct pn_listener 
                                        void *ctx);
 /* Stops watching; connections that wait in the backlog are left to other workers. DRAIN (the
  * last worker of a stopping server): what is queued already is still accepted, by the loop's
- * next turns, as long as pn_acceptor_pending says so. */
+ * next turns, as long as pn_acceptor_pending says so, which it does for PN_ACCEPT_DRAIN_MAX
+ * connections at most. */
 void pn_acceptor_stop(struct pn_acceptor *a, bool drain);
 bool pn_acceptor_pending(const struct pn_acceptor *a);
 void pn_acceptor_destroy(struct pn_acceptor *a);

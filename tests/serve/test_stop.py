@@ -268,6 +268,50 @@ def test_stop_while_the_application_is_loaded(
     assert "Traceback" not in server.log
 
 
+def test_clients_in_the_backlog_are_served(serve: Serve) -> None:
+    """The kernel has taken their connections: a blocking worker meets them after its request."""
+    server = serve("--threads", "1", app=APP)
+    socks = [begin(server, "/slow?0.5")]
+    for _ in range(5):
+        socks.append(server.connect(timeout_s=20))
+        socks[-1].sendall(b"GET /next HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.kill()
+    for sock in socks:
+        assert rest(sock).endswith(b"done /next" if sock is not socks[0] else b"done /slow")
+    assert server.wait(5 * SLOW) == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_clients_that_wait_at_the_deadline_are_refused(serve: Serve, signals: int) -> None:
+    """A blocking worker begins with none of them after its request was interrupted."""
+    grace = "0.5" if signals == 1 else "30"
+    server = serve("--threads", "1", "--shutdown-timeout", grace, app=APP)
+    server.expect_log("the application failed")
+    server.expect_log("cut before the end", required=False)
+    socks = [begin(server, "/finally?60")]
+    for _ in range(5):
+        socks.append(server.connect(timeout_s=20))
+        socks[-1].sendall(b"GET /slow?60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for _ in range(signals):
+        server.kill()
+        time.sleep(0.2)
+    assert server.wait(20 * SLOW) == 0
+    answers = [rest(sock)[:12] for sock in socks]
+    assert answers == [b"HTTP/1.1 500"] + [b"HTTP/1.1 503"] * 5
+    assert server.log.count("unwound") == 1
+
+
+def test_a_silent_connection_does_not_delay_the_end(serve: Serve) -> None:
+    """Browsers open some in advance. The time for a first head would be 15 s."""
+    server = serve("--no-defer-accept", "--threads", "4", app=APP)
+    server.connect()
+    assert server.get("/").status == 200  # the one before was accepted as well
+    began = time.monotonic()
+    server.kill()
+    assert server.wait(14 * SLOW) == 0
+    assert time.monotonic() - began < 7 * SLOW
+
+
 SWALLOW = """
     import os, signal, time
 
