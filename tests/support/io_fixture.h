@@ -2,7 +2,6 @@
 /* For tests of calls that wait for descriptors: two visitors, one that waits and one that ends its wait. */
 #pragma once
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -20,14 +19,9 @@ static const struct io_calls *io;
 
 static inline int io_load(int argc, char **argv)
 {
-    void *handle = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
-    io = handle ? dlsym(handle, "io_probe") : NULL;
-    if (!io)
-        fprintf(stderr, "usage: %s LIBRARY\n", argv[0]);
+    io = wait_probe(argc, argv, "io_probe");
     return io ? 0 : -1;
 }
-
-static const enum pn_carrier io_carriers[] = {PN_CARRIER_THREADS, PN_CARRIER_FIBERS};
 
 /* What the two share. */
 struct meeting {
@@ -64,13 +58,24 @@ static inline void meeting_app(struct visitor *v)
 static inline uint64_t meet(struct meeting *m, enum pn_carrier carrier, int count)
 {
     static struct world w;
-    struct pn_wait_stats before;
-    pn_wait_stats(&before);
     w = (struct world){.arg = m};
     m->world = &w;
     wait_serve(&w, carrier, count, meeting_app);
-    return w.wait_stats.calls_waited - before.calls_waited;
+    return w.calls_waited;
 }
+
+/* FIRST's frame around the call under test: what it returns, its errno (1234 if it leaves that alone), how long
+ * it took, and that it is under way. */
+#define MEETING_CALL(m, call)                          \
+    do {                                               \
+        int64_t start_ns_ = pn_clock_mono_ns();        \
+        errno = 1234;                                  \
+        atomic_store(&(m)->inside, true);              \
+        (m)->result = (call);                          \
+        (m)->error = errno;                            \
+        atomic_store(&(m)->inside, false);             \
+        (m)->took_ns = pn_clock_mono_ns() - start_ns_; \
+    } while (0)
 
 static inline void stream_pair(int fd[2])
 {
@@ -120,4 +125,48 @@ static inline void pause_ms(int ms)
 static inline void give_way_ms(int ms)
 {
     (void)pn_core_sleep_until(pn_core_self(), pn_clock_mono_ns() + ms * PN_NS_PER_MS);
+}
+
+/* --- What the second one does ------------------------------------------------------------------- */
+
+/* The first one gave way, and goes on waiting; then comes TEXT. */
+static inline void ping_the_first(struct meeting *m, const char *text)
+{
+    ssize_t size = (ssize_t)strlen(text);
+    REQUIRE(atomic_load(&m->inside));
+    give_way_ms(5);
+    REQUIRE(atomic_load(&m->inside));
+    REQUIRE(write(m->fd[1], text, (size_t)size) == size);
+}
+
+static inline void cut_the_first(struct meeting *m)
+{
+    REQUIRE(atomic_load(&m->inside));
+    pn_core_cut(atomic_load(&m->core));
+}
+
+/* Until it has an effect: a signal may come before the wait. */
+static inline void signal_the_first(struct meeting *m)
+{
+    for (int i = 0; i < 30000 && !atomic_load(&m->over); i++) {
+        pthread_kill(atomic_load(&m->thread), SIGUSR1);
+        pause_ms(2);
+    }
+    REQUIRE(atomic_load(&m->over));
+}
+
+static atomic_int io_signals;
+
+static inline void count_signal(int signo)
+{
+    (void)signo;
+    atomic_fetch_add(&io_signals, 1);
+}
+
+/* SIGUSR1 is counted in io_signals from now on. */
+static inline void handle_signals(int flags)
+{
+    struct sigaction sa = {.sa_handler = count_signal, .sa_flags = flags};
+    REQUIRE(sigaction(SIGUSR1, &sa, NULL) == 0);
+    atomic_store(&io_signals, 0);
 }

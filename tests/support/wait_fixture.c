@@ -1,7 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "wait_fixture.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
+
+const enum pn_carrier wait_carriers[WAIT_CARRIERS] = {PN_CARRIER_THREADS, PN_CARRIER_FIBERS};
+
+void *wait_probe(int argc, char **argv, const char *symbol)
+{
+    void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
+    void *found = library ? dlsym(library, symbol) : NULL;
+    if (!found)
+        fprintf(stderr, "usage: %s LIBRARY\n", argv[0]);
+    return found;
+}
+
+struct timespec wait_in_ms(clockid_t clock, int ms)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return pn_ns_timespec(pn_timespec_ns(&t) + ms * PN_NS_PER_MS);
+}
+
+void wait_together(struct visitor *v, struct gauge *present, void (*one)(struct visitor *v))
+{
+    int64_t end_ns = pn_clock_mono_ns() + 60 * PN_NS_PER_SEC;
+    gauge_enter(present);
+    do {
+        REQUIRE(pn_clock_mono_ns() < end_ns);
+        one(v);
+    } while (atomic_load(&present->most_ever) < v->world->count);
+    gauge_leave(present);
+}
 
 static void run_visitor(struct pn_job *job)
 {
@@ -45,7 +76,10 @@ void wait_serve(struct world *w, enum pn_carrier carrier, int count, void (*app)
     w->cores = pn_cores_create(w->loop, &config);
     REQUIRE(w->cores);
     struct pn_wait_config wait = {.cores = w->cores};
+    struct pn_wait_stats before;
+    pn_wait_stats(&before);
     REQUIRE(pn_wait_install(&wait) == 0);
+    REQUIRE(pn_wait_install(&wait) == -EALREADY);
     for (int i = 0; i < count; i++) {
         struct visitor *v = &w->visitors[i];
         *v = (struct visitor){.world = w, .number = i};
@@ -58,6 +92,7 @@ void wait_serve(struct world *w, enum pn_carrier carrier, int count, void (*app)
     REQUIRE(pn_cores_run(w->cores) == 0);
     REQUIRE(w->done == count);
     pn_wait_stats(&w->wait_stats);
+    w->calls_waited = w->wait_stats.calls_waited - before.calls_waited;
     pn_cores_stats(w->cores, &w->cores_stats);
     pn_wait_uninstall();
     pn_cores_destroy(w->cores);

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "wait/wait.h"
@@ -29,9 +30,14 @@ struct world {
     struct visitor visitors[VISITORS_MAX];
     int count;
     int done;
+    uint64_t calls_waited;
     struct pn_wait_stats wait_stats;
     struct pn_cores_stats cores_stats;
 };
+
+/* The carriers in which a call can wait beside others. */
+enum { WAIT_CARRIERS = 2 };
+extern const enum pn_carrier wait_carriers[WAIT_CARRIERS];
 
 /* cmocka's own assertions jump off the stack, which must not happen on a core. */
 #define REQUIRE(cond)                                                                      \
@@ -41,6 +47,12 @@ struct world {
             abort();                                                                       \
         }                                                                                  \
     } while (0)
+
+/* SYMBOL of the library that the command line names, loaded as any library is; NULL, said, if it has none. */
+void *wait_probe(int argc, char **argv, const char *symbol);
+
+/* MS from now on by CLOCK. */
+struct timespec wait_in_ms(clockid_t clock, int ms);
 
 /* Serves COUNT visitors with APP in W, all zero but for arg. */
 void wait_serve(struct world *w, enum pn_carrier carrier, int count,
@@ -63,3 +75,7 @@ static inline void gauge_leave(struct gauge *g)
 {
     atomic_fetch_sub(&g->inside, 1);
 }
+
+/* ONE again and again until all visitors were in it at once, for a minute at most: nobody's waits keep
+ * the others out. */
+void wait_together(struct visitor *v, struct gauge *present, void (*one)(struct visitor *v));

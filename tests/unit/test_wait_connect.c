@@ -57,9 +57,9 @@ static void first_connects(struct meeting *m)
 static void connecting_says_what_it_always_said(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_connects};
-        meet(&m, io_carriers[c], 1);
+        meet(&m, wait_carriers[c], 1);
     }
 }
 
@@ -78,12 +78,7 @@ static void first_connects_slowly(struct meeting *m)
     int fd = tcp();
     if (m->kind)
         set_timeout(fd, SO_SNDTIMEO, m->kind);
-    int64_t start_ns = pn_clock_mono_ns();
-    atomic_store(&m->inside, true);
-    m->result = io->connect(fd, (struct sockaddr *)&full_at, sizeof full_at);
-    m->error = errno;
-    atomic_store(&m->inside, false);
-    m->took_ns = pn_clock_mono_ns() - start_ns;
+    MEETING_CALL(m, io->connect(fd, (struct sockaddr *)&full_at, sizeof full_at));
     struct sockaddr_in peer;
     socklen_t size = sizeof peer;
     REQUIRE((getpeername(fd, (struct sockaddr *)&peer, &size) == 0) == (m->result == 0));
@@ -100,12 +95,6 @@ static void second_makes_room(struct meeting *m)
     }
 }
 
-static void second_cuts(struct meeting *m)
-{
-    REQUIRE(atomic_load(&m->inside));
-    pn_core_cut(atomic_load(&m->core));
-}
-
 static void run_full(enum pn_carrier carrier, struct meeting *m)
 {
     listen_tcp(&m->fd[0], &full_at, 0);
@@ -117,17 +106,17 @@ static void run_full(enum pn_carrier carrier, struct meeting *m)
 static void a_connection_is_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_connects_slowly, .second = second_makes_room};
-        run_full(io_carriers[c], &m);
+        run_full(wait_carriers[c], &m);
         assert_int_equal(m.result, 0);
         m = (struct meeting){.kind = 40, .first = first_connects_slowly};
-        run_full(io_carriers[c], &m);
+        run_full(wait_carriers[c], &m);
         assert_int_equal(m.result, -1);
         assert_int_equal(m.error, EINPROGRESS);
         assert_true(m.took_ns >= 35 * PN_NS_PER_MS);
-        m = (struct meeting){.first = first_connects_slowly, .second = second_cuts};
-        run_full(io_carriers[c], &m);
+        m = (struct meeting){.first = first_connects_slowly, .second = cut_the_first};
+        run_full(wait_carriers[c], &m);
         assert_int_equal(m.result, -1);
         assert_int_equal(m.error, ETIMEDOUT);
     }
@@ -153,11 +142,7 @@ static void first_connects_unix(struct meeting *m)
     int fd = unix_stream();
     if (m->kind)
         set_timeout(fd, SO_SNDTIMEO, m->kind);
-    errno = 1234;
-    atomic_store(&m->inside, true);
-    m->result = io->connect(fd, (struct sockaddr *)&at, size);
-    m->error = errno;
-    atomic_store(&m->inside, false);
+    MEETING_CALL(m, io->connect(fd, (struct sockaddr *)&at, size));
     close(fd);
 }
 
@@ -176,7 +161,7 @@ static void second_accepts_two(struct meeting *m)
 static void a_full_unix_listener_is_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (int timeout_ms = 0; timeout_ms <= 30; timeout_ms += 30) {
             struct sockaddr_un at;
             socklen_t size = unix_name(&at);
@@ -187,7 +172,7 @@ static void a_full_unix_listener_is_waited_for(void **state)
             assert_int_equal(bind(m.fd[0], (struct sockaddr *)&at, size), 0);
             assert_int_equal(listen(m.fd[0], 0), 0);
             assert_int_equal(connect(m.fd[1], (struct sockaddr *)&at, size), 0);
-            assert_true(meet(&m, io_carriers[c], 2) > 0);
+            assert_true(meet(&m, wait_carriers[c], 2) > 0);
             assert_int_equal(m.result, timeout_ms ? -1 : 0);
             assert_int_equal(m.error, timeout_ms ? EAGAIN : 1234);
             close_pair(m.fd);
@@ -238,12 +223,12 @@ static void second_connects(struct meeting *m)
 static void a_visitor_is_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (int kind = 0; kind < KINDS; kind++) {
             struct meeting m = {
                 .kind = kind, .fd = {-1, -1}, .first = first_accepts, .second = second_connects};
             listen_tcp(&m.fd[0], &accept_at, 5);
-            uint64_t waited = meet(&m, io_carriers[c], 2);
+            uint64_t waited = meet(&m, wait_carriers[c], 2);
             assert_true((waited > 0) == (kind != NONBLOCKING));
             close_pair(m.fd);
         }
@@ -269,11 +254,11 @@ static void second_writes_event(struct meeting *m)
 static void an_event_is_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_reads_event, .second = second_writes_event};
         m.fd[0] = eventfd(0, EFD_CLOEXEC);
         m.fd[1] = -1;
-        assert_true(meet(&m, io_carriers[c], 2) > 0);
+        assert_true(meet(&m, wait_carriers[c], 2) > 0);
         close_pair(m.fd);
     }
 }
@@ -303,12 +288,10 @@ static void names_are_looked_up_beside_each_other(void **state)
 {
     static struct world w;
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
-        struct pn_wait_stats before;
-        pn_wait_stats(&before);
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         w = (struct world){0};
-        wait_serve(&w, io_carriers[c], 40, look_up);
-        assert_int_equal(w.wait_stats.calls_waited - before.calls_waited, 40 * 4);
+        wait_serve(&w, wait_carriers[c], 40, look_up);
+        assert_int_equal(w.calls_waited, 40 * 4);
     }
 }
 
@@ -332,12 +315,10 @@ static void numbers_need_nobody(void **state)
 {
     static struct world w;
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
-        struct pn_wait_stats before;
-        pn_wait_stats(&before);
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         w = (struct world){0};
-        wait_serve(&w, io_carriers[c], 2, look_up_numbers);
-        assert_int_equal(w.wait_stats.calls_waited - before.calls_waited, 0);
+        wait_serve(&w, wait_carriers[c], 2, look_up_numbers);
+        assert_int_equal(w.calls_waited, 0);
     }
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mutexes, condition variables and rwlocks among cores of both carriers, and between cores and foreign
  * threads: who gets in, what is returned, who is woken. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
 
@@ -10,14 +9,6 @@
 #include "test_base.h"
 
 static const struct lock_probe *probe;
-static const enum pn_carrier carriers[] = {PN_CARRIER_THREADS, PN_CARRIER_FIBERS};
-
-static struct timespec in_ms(clockid_t clock, int ms)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return pn_ns_timespec(pn_timespec_ns(&t) + ms * PN_NS_PER_MS);
-}
 
 /* --- Mutexes exclude ----------------------------------------------------------------------------- */
 
@@ -76,17 +67,17 @@ static void *exclude_outside(void *arg)
 
 static void serve_excluding(const pthread_mutexattr_t *attr, int depth)
 {
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.depth = depth};
         struct world w = {.arg = &s};
         pthread_t outside;
         assert_int_equal(pthread_mutex_init(&s.mutex, attr), 0);
         assert_int_equal(pthread_create(&outside, NULL, exclude_outside, &s), 0);
-        wait_serve(&w, carriers[c], 20, app_exclude);
+        wait_serve(&w, wait_carriers[c], 20, app_exclude);
         atomic_store(&s.over, true);
         pthread_join(outside, NULL);
         assert_int_equal(s.inside.most_ever, 1);
-        assert_true(w.wait_stats.calls_waited > 20);
+        assert_true(w.calls_waited > 20);
         assert_int_equal(pthread_mutex_destroy(&s.mutex), 0);
     }
 }
@@ -139,7 +130,7 @@ static void app_checked(struct visitor *v)
         REQUIRE(probe->pthread_mutex_lock(m) == 0);
         hold_until(s, 3);
         REQUIRE(probe->pthread_mutex_lock(m) == EDEADLK);
-        struct timespec t = in_ms(CLOCK_REALTIME, 20);
+        struct timespec t = wait_in_ms(CLOCK_REALTIME, 20);
         REQUIRE(probe->pthread_mutex_timedlock(m, &t) == EDEADLK);
         REQUIRE(probe->pthread_mutex_trylock(m) == EBUSY);
         REQUIRE(probe->pthread_mutex_unlock(m) == 0);
@@ -148,7 +139,7 @@ static void app_checked(struct visitor *v)
     }
     REQUIRE(probe->pthread_mutex_unlock(m) == EPERM);
     REQUIRE(probe->pthread_mutex_trylock(m) == EBUSY);
-    struct timespec t = in_ms(CLOCK_REALTIME, 10);
+    struct timespec t = wait_in_ms(CLOCK_REALTIME, 10);
     REQUIRE(probe->pthread_mutex_timedlock(m, &t) == ETIMEDOUT);
     atomic_fetch_add(&s->step, 1);
     REQUIRE(probe->pthread_mutex_lock(m) == 0);
@@ -172,13 +163,13 @@ static void error_checking_mutexes_know_their_owner(void **state)
     (void)state;
     pthread_mutexattr_init(&attr);
     pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {0};
         struct world w = {.arg = &s};
         pthread_t outside;
         pthread_mutex_init(&s.mutex, &attr);
         pthread_create(&outside, NULL, checked_outside, &s);
-        wait_serve(&w, carriers[c], 3, app_checked);
+        wait_serve(&w, wait_carriers[c], 3, app_checked);
         pthread_join(outside, NULL);
         pthread_mutex_destroy(&s.mutex);
     }
@@ -211,7 +202,7 @@ static void app_recursive(struct visitor *v)
             atomic_store(&s->step, -1);
     }
     atomic_store(&s->step, -1);
-    struct timespec t = in_ms(CLOCK_MONOTONIC, 5000);
+    struct timespec t = wait_in_ms(CLOCK_MONOTONIC, 5000);
     REQUIRE(probe->pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &t) == 0);
     REQUIRE(probe->pthread_mutex_unlock(m) == 0);
 }
@@ -220,10 +211,10 @@ static void recursive_mutexes_count(void **state)
 {
     static const pthread_mutex_t lazily = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.mutex = lazily};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 2, app_recursive);
+        wait_serve(&w, wait_carriers[c], 2, app_recursive);
     }
 }
 
@@ -246,10 +237,10 @@ static void app_time_out(struct visitor *v)
     REQUIRE(probe->pthread_mutex_clocklock(m, CLOCK_PROCESS_CPUTIME_ID, &past) == EINVAL);
     int64_t start_ns = pn_clock_mono_ns();
     if (v->number % 2) {
-        t = in_ms(CLOCK_REALTIME, 30);
+        t = wait_in_ms(CLOCK_REALTIME, 30);
         REQUIRE(probe->pthread_mutex_timedlock(m, &t) == ETIMEDOUT);
     } else {
-        t = in_ms(CLOCK_MONOTONIC, 30);
+        t = wait_in_ms(CLOCK_MONOTONIC, 30);
         REQUIRE(probe->pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &t) == ETIMEDOUT);
     }
     REQUIRE(pn_clock_mono_ns() - start_ns >= 29 * PN_NS_PER_MS);
@@ -260,10 +251,10 @@ static void app_time_out(struct visitor *v)
 static void mutexes_time_out(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.mutex = PTHREAD_MUTEX_INITIALIZER};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 10, app_time_out);
+        wait_serve(&w, wait_carriers[c], 10, app_time_out);
         assert_int_equal(s.present.most_ever, 9);
     }
 }
@@ -325,14 +316,14 @@ static void *take_outside(void *arg)
 static void signals_reach_cores_and_threads(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
         struct world w = {.arg = &s};
         pthread_t put, take;
         pthread_create(&put, NULL, put_outside, &s);
         pthread_create(&take, NULL, take_outside, &s);
         int64_t start_ns = pn_clock_mono_ns();
-        wait_serve(&w, carriers[c], 10, app_items);
+        wait_serve(&w, wait_carriers[c], 10, app_items);
         pthread_join(put, NULL);
         pthread_join(take, NULL);
         assert_int_equal(s.items, 0);
@@ -367,10 +358,10 @@ static void app_broadcast(struct visitor *v)
 static void a_broadcast_wakes_all(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 10, app_broadcast);
+        wait_serve(&w, wait_carriers[c], 10, app_broadcast);
         assert_int_equal(s.woken, 9);
     }
 }
@@ -378,7 +369,7 @@ static void a_broadcast_wakes_all(void **state)
 static void app_cond_time_out(struct visitor *v)
 {
     struct shared *s = v->world->arg;
-    struct timespec bad = {.tv_nsec = -1}, t = in_ms(s->clock, 30);
+    struct timespec bad = {.tv_nsec = -1}, t = wait_in_ms(s->clock, 30);
     int64_t start_ns = pn_clock_mono_ns();
     int r;
     REQUIRE(probe->pthread_mutex_lock(&s->mutex) == 0);
@@ -389,7 +380,7 @@ static void app_cond_time_out(struct visitor *v)
             r = probe->pthread_cond_timedwait(&s->cond, &s->mutex, &t);
         while (r == 0);
     } else {
-        t = in_ms(CLOCK_MONOTONIC, 30);
+        t = wait_in_ms(CLOCK_MONOTONIC, 30);
         do
             r = probe->pthread_cond_clockwait(&s->cond, &s->mutex, CLOCK_MONOTONIC, &t);
         while (r == 0);
@@ -412,7 +403,7 @@ static void condition_variables_time_out_by_their_clock(void **state)
         pthread_condattr_setclock(&attr, s.clock);
         pthread_cond_init(&s.cond, &attr);
         pthread_condattr_destroy(&attr);
-        wait_serve(&w, carriers[i % 2], 10, app_cond_time_out);
+        wait_serve(&w, wait_carriers[i % 2], 10, app_cond_time_out);
         assert_int_equal(s.present.most_ever, 10);
         pthread_cond_destroy(&s.cond);
     }
@@ -434,11 +425,11 @@ static void app_cond_stranger(struct visitor *v)
 static void who_waits_must_hold_the_mutex(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.mutex = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP,
                            .cond = PTHREAD_COND_INITIALIZER};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 2, app_cond_stranger);
+        wait_serve(&w, wait_carriers[c], 2, app_cond_stranger);
     }
 }
 
@@ -485,12 +476,12 @@ static void *rwlock_outside(void *arg)
 static void readers_share_and_writers_exclude(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.rwlock = PTHREAD_RWLOCK_INITIALIZER};
         struct world w = {.arg = &s};
         pthread_t outside;
         pthread_create(&outside, NULL, rwlock_outside, &s);
-        wait_serve(&w, carriers[c], 16, app_rwlock);
+        wait_serve(&w, wait_carriers[c], 16, app_rwlock);
         atomic_store(&s.over, true);
         pthread_join(outside, NULL);
         assert_true(s.present.most_ever > 4);
@@ -511,11 +502,11 @@ static void app_rwlock_time_out(struct visitor *v)
         return;
     }
     REQUIRE(probe->pthread_rwlock_tryrdlock(&s->rwlock) == EBUSY);
-    t = in_ms(CLOCK_REALTIME, 20);
+    t = wait_in_ms(CLOCK_REALTIME, 20);
     REQUIRE(probe->pthread_rwlock_timedrdlock(&s->rwlock, &t) == ETIMEDOUT);
-    t = in_ms(CLOCK_REALTIME, 1);
+    t = wait_in_ms(CLOCK_REALTIME, 1);
     REQUIRE(probe->pthread_rwlock_timedwrlock(&s->rwlock, &t) == ETIMEDOUT);
-    t = in_ms(CLOCK_MONOTONIC, 1);
+    t = wait_in_ms(CLOCK_MONOTONIC, 1);
     REQUIRE(probe->pthread_rwlock_clockwrlock(&s->rwlock, CLOCK_MONOTONIC, &t) == ETIMEDOUT);
     REQUIRE(probe->pthread_rwlock_clockrdlock(&s->rwlock, CLOCK_MONOTONIC, &t) == ETIMEDOUT);
     REQUIRE(probe->pthread_rwlock_clockrdlock(&s->rwlock, CLOCK_TAI, &t) == EINVAL);
@@ -525,10 +516,10 @@ static void app_rwlock_time_out(struct visitor *v)
 static void rwlocks_time_out(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct shared s = {.rwlock = PTHREAD_RWLOCK_INITIALIZER};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 10, app_rwlock_time_out);
+        wait_serve(&w, wait_carriers[c], 10, app_rwlock_time_out);
     }
 }
 
@@ -544,7 +535,7 @@ struct c11 {
 static void app_c11(struct visitor *v)
 {
     struct c11 *s = v->world->arg;
-    struct timespec t = in_ms(CLOCK_REALTIME, 20);
+    struct timespec t = wait_in_ms(CLOCK_REALTIME, 20);
     REQUIRE(probe->mtx_lock(&s->mutex) == thrd_success);
     REQUIRE(gauge_enter(&s->inside) == 1);
     REQUIRE(probe->mtx_lock(&s->mutex) == thrd_success); /* recursive */
@@ -577,12 +568,12 @@ static void app_c11(struct visitor *v)
 static void c11_names_do_the_same(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct c11 s = {0};
         struct world w = {.arg = &s};
         mtx_init(&s.mutex, mtx_recursive | mtx_timed);
         cnd_init(&s.cond);
-        wait_serve(&w, carriers[c], 20, app_c11);
+        wait_serve(&w, wait_carriers[c], 20, app_c11);
         assert_int_equal(s.items, 0);
         assert_int_equal(s.inside.most_ever, 1);
         mtx_destroy(&s.mutex);
@@ -627,11 +618,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(c11_names_do_the_same),
         cmocka_unit_test(every_unlock_wakes),
     };
-    void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
-    probe = library ? dlsym(library, "lock_probe") : NULL;
-    if (!probe) {
-        print_error("usage: test_wait_locks LIBRARY\n");
+    probe = wait_probe(argc, argv, "lock_probe");
+    if (!probe)
         return 2;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -190,29 +190,20 @@ static watcher *const watchers[] = {by_poll,
 
 static void for_each_watcher(void (*one)(enum pn_carrier carrier, watcher *op))
 {
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (size_t i = 0; i < PN_ARRAY_LEN(watchers); i++)
-            one(io_carriers[c], watchers[i]);
+            one(wait_carriers[c], watchers[i]);
 }
 
 static void first_watches(struct meeting *m)
 {
     watcher *op = (watcher *)m->op;
-    int64_t start_ns = pn_clock_mono_ns();
-    errno = 1234;
-    atomic_store(&m->inside, true);
-    m->result = op(m, m->kind);
-    m->error = errno;
-    atomic_store(&m->inside, false);
-    m->took_ns = pn_clock_mono_ns() - start_ns;
+    MEETING_CALL(m, op(m, m->kind));
 }
 
 static void second_pings(struct meeting *m)
 {
-    REQUIRE(atomic_load(&m->inside));
-    give_way_ms(3);
-    REQUIRE(atomic_load(&m->inside));
-    REQUIRE(write(m->fd[1], "x", 1) == 1);
+    ping_the_first(m, "x");
 }
 
 static void waits_one(enum pn_carrier carrier, watcher *op)
@@ -275,24 +266,10 @@ static void time_outs_are_kept(void **state)
     for_each_watcher(timeout_one);
 }
 
-static void on_signal(int signo)
-{
-    (void)signo;
-}
-
-static void second_signals(struct meeting *m)
-{
-    for (int i = 0; i < 1000 && !atomic_load(&m->over); i++) {
-        pthread_kill(atomic_load(&m->thread), SIGUSR1);
-        pause_ms(2);
-    }
-    REQUIRE(atomic_load(&m->over));
-}
-
 static void signal_one(enum pn_carrier carrier, watcher *op)
 {
     struct meeting m = {
-        .op = (void *)op, .kind = 20000, .first = first_watches, .second = second_signals};
+        .op = (void *)op, .kind = 20000, .first = first_watches, .second = signal_the_first};
     if (carrier == PN_CARRIER_FIBERS)
         return;
     stream_pair(m.fd);
@@ -305,22 +282,15 @@ static void signal_one(enum pn_carrier carrier, watcher *op)
 /* None of them is ever restarted. */
 static void a_signal_interrupts_a_thread(void **state)
 {
-    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     (void)state;
-    sigaction(SIGUSR1, &sa, NULL);
+    handle_signals(SA_RESTART);
     for_each_watcher(signal_one);
-}
-
-static void second_cuts(struct meeting *m)
-{
-    REQUIRE(atomic_load(&m->inside));
-    pn_core_cut(atomic_load(&m->core));
 }
 
 static void cut_one(enum pn_carrier carrier, watcher *op)
 {
     struct meeting m = {
-        .op = (void *)op, .kind = -1, .first = first_watches, .second = second_cuts};
+        .op = (void *)op, .kind = -1, .first = first_watches, .second = cut_the_first};
     stream_pair(m.fd);
     meet(&m, carrier, 2);
     assert_int_equal(m.result, 0);
@@ -400,10 +370,10 @@ static void first_particular(struct meeting *m)
 static void particulars(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_particular};
         stream_pair(m.fd);
-        meet(&m, io_carriers[c], 1);
+        meet(&m, wait_carriers[c], 1);
         close_pair(m.fd);
     }
 }
@@ -431,13 +401,12 @@ static void first_unblocks(struct meeting *m)
 
 static void a_mask_lets_a_signal_in(void **state)
 {
-    struct sigaction sa = {.sa_handler = on_signal};
     (void)state;
-    sigaction(SIGUSR1, &sa, NULL);
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    handle_signals(0);
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_unblocks};
         stream_pair(m.fd);
-        meet(&m, io_carriers[c], 1);
+        meet(&m, wait_carriers[c], 1);
         close_pair(m.fd);
     }
 }

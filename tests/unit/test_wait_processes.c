@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Children, signals and locks of files, waited for in cores of both carriers. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,7 +10,6 @@
 #include "test_base.h"
 
 static const struct lock_probe *probe;
-static const enum pn_carrier carriers[] = {PN_CARRIER_THREADS, PN_CARRIER_FIBERS};
 
 /* --- Children --------------------------------------------------------------------------------------- */
 
@@ -83,11 +81,11 @@ static void app_children(struct visitor *v)
 static void children_are_waited_for_side_by_side(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct children s = {0};
         struct world w = {.arg = &s};
         assert_int_equal(pipe(s.gate), 0);
-        wait_serve(&w, carriers[c], 8, app_children);
+        wait_serve(&w, wait_carriers[c], 8, app_children);
         assert_int_equal(s.present.most_ever, 8);
         close(s.gate[0]);
     }
@@ -110,11 +108,11 @@ static void app_any_child(struct visitor *v)
 static void any_child_will_do(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct children s = {0};
         struct world w = {.arg = &s};
         assert_int_equal(pipe(s.gate), 0);
-        wait_serve(&w, carriers[c], 4, app_any_child);
+        wait_serve(&w, wait_carriers[c], 4, app_any_child);
         assert_int_equal(wait(NULL), -1);
         assert_int_equal(errno, ECHILD);
         close(s.gate[0]);
@@ -197,12 +195,12 @@ static void block_test_signals(sigset_t *old, sigset_t *set)
 static void signals_are_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct signals s = {0};
         struct world w = {.arg = &s};
         sigset_t old;
         block_test_signals(&old, &s.set);
-        wait_serve(&w, carriers[c], 5, app_signals);
+        wait_serve(&w, wait_carriers[c], 5, app_signals);
         assert_int_equal(s.present.most_ever, 4);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
@@ -232,13 +230,13 @@ static void sigsuspend_lets_its_signals_in(void **state)
     struct sigaction sa = {.sa_handler = handle}, before;
     (void)state;
     sigaction(SIGUSR1, &sa, &before);
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct signals s = {0};
         struct world w = {.arg = &s};
         sigset_t old;
         signals_now = &s;
         block_test_signals(&old, &s.set);
-        wait_serve(&w, carriers[c], 2, app_suspend);
+        wait_serve(&w, wait_carriers[c], 2, app_suspend);
         assert_int_equal(s.handled, 1);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
@@ -395,7 +393,7 @@ static void locks_of_files_exclude(void **state)
         close(fd);
         if (s.how >= POSIX)
             hold_elsewhere(&s);
-        wait_serve(&w, carriers[i % 2], 8, app_files);
+        wait_serve(&w, wait_carriers[i % 2], 8, app_files);
         assert_int_equal(s.present.most_ever, 8);
         if (s.how >= POSIX) {
             int status;
@@ -417,11 +415,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_signal_interrupts_a_thread),
         cmocka_unit_test(locks_of_files_exclude),
     };
-    void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
-    probe = library ? dlsym(library, "lock_probe") : NULL;
-    if (!probe) {
-        print_error("usage: test_wait_processes LIBRARY\n");
+    probe = wait_probe(argc, argv, "lock_probe");
+    if (!probe)
         return 2;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

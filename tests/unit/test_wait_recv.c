@@ -83,34 +83,25 @@ static void make_pair(enum end end, int fd[2])
 /* Each way on each kind of descriptor, in both carriers. */
 static void for_each_reader(void (*one)(enum pn_carrier carrier, reader *op, enum end end))
 {
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (size_t i = 0; i < PN_ARRAY_LEN(readers); i++)
             for (enum end end = STREAM; end < ENDS; end++)
                 if (end != PIPE || i >= FLAGLESS)
-                    one(io_carriers[c], readers[i], end);
+                    one(wait_carriers[c], readers[i], end);
 }
 
 static void first_reads(struct meeting *m)
 {
     char buf[16] = "";
     reader *op = (reader *)m->op;
-    int64_t start_ns = pn_clock_mono_ns();
-    errno = 1234;
-    atomic_store(&m->inside, true);
-    m->result = op(m->fd[0], buf, sizeof buf, 0);
-    m->error = errno;
-    atomic_store(&m->inside, false);
-    m->took_ns = pn_clock_mono_ns() - start_ns;
+    MEETING_CALL(m, op(m->fd[0], buf, sizeof buf, 0));
     if (m->result > 0)
         REQUIRE(m->result == 4 && memcmp(buf, "ping", 5) == 0);
 }
 
 static void second_pings(struct meeting *m)
 {
-    REQUIRE(atomic_load(&m->inside)); /* it gave way */
-    give_way_ms(5);
-    REQUIRE(atomic_load(&m->inside)); /* and went on waiting */
-    REQUIRE(write(m->fd[1], "ping", 4) == 4);
+    ping_the_first(m, "ping");
 }
 
 static void waits_one(enum pn_carrier carrier, reader *op, enum end end)
@@ -208,34 +199,9 @@ static void the_end_ends_a_wait(void **state)
 
 /* --- Signals and cuts ----------------------------------------------------------------------------- */
 
-static atomic_int signals;
-
-static void on_signal(int signo)
-{
-    (void)signo;
-    atomic_fetch_add(&signals, 1);
-}
-
-static void handle(int flags)
-{
-    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = flags};
-    assert_int_equal(sigaction(SIGUSR1, &sa, NULL), 0);
-    atomic_store(&signals, 0);
-}
-
-/* Until it has an effect: a signal may come before the wait. */
-static void second_signals(struct meeting *m)
-{
-    for (int i = 0; i < 1000 && !atomic_load(&m->over); i++) {
-        pthread_kill(atomic_load(&m->thread), SIGUSR1);
-        pause_ms(2);
-    }
-    REQUIRE(atomic_load(&m->over));
-}
-
 static void signal_one(enum pn_carrier carrier, reader *op, enum end end)
 {
-    struct meeting m = {.op = (void *)op, .first = first_reads, .second = second_signals};
+    struct meeting m = {.op = (void *)op, .first = first_reads, .second = signal_the_first};
     if (carrier == PN_CARRIER_FIBERS)
         return; /* a fiber has no thread that could be interrupted */
     make_pair(end, m.fd);
@@ -250,7 +216,7 @@ static void signal_one(enum pn_carrier carrier, reader *op, enum end end)
 static void a_signal_interrupts_a_thread(void **state)
 {
     (void)state;
-    handle(0);
+    handle_signals(0);
     for_each_reader(signal_one);
 }
 
@@ -276,20 +242,14 @@ static void restart_one(enum pn_carrier carrier, reader *op, enum end end)
 static void restarted_calls_go_on(void **state)
 {
     (void)state;
-    handle(SA_RESTART);
+    handle_signals(SA_RESTART);
     for_each_reader(restart_one);
-    assert_true(atomic_load(&signals) > 0);
-}
-
-static void second_cuts(struct meeting *m)
-{
-    REQUIRE(atomic_load(&m->inside));
-    pn_core_cut(atomic_load(&m->core));
+    assert_true(atomic_load(&io_signals) > 0);
 }
 
 static void cut_one(enum pn_carrier carrier, reader *op, enum end end)
 {
-    struct meeting m = {.op = (void *)op, .first = first_reads, .second = second_cuts};
+    struct meeting m = {.op = (void *)op, .first = first_reads, .second = cut_the_first};
     make_pair(end, m.fd);
     meet(&m, carrier, 2);
     assert_int_equal(m.result, -1);
@@ -420,11 +380,11 @@ static void second_forks_and_pings(struct meeting *m)
 static void a_child_closes_its_own_descriptors_only(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {
             .op = (void *)by_recv, .first = first_reads, .second = second_forks_and_pings};
         stream_pair(m.fd);
-        meet(&m, io_carriers[c], 2);
+        meet(&m, wait_carriers[c], 2);
         assert_int_equal(m.result, 4);
         close_pair(m.fd);
     }
@@ -484,7 +444,7 @@ static void second_flags(struct meeting *m)
 static void flags_mean_what_they_mean(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (int kind = 0; kind < KINDS; kind++) {
             struct meeting m = {.kind = kind, .first = first_flags, .second = second_flags};
             /* MSG_WAITALL with MSG_PEEK means nothing to a unix socket. */
@@ -492,7 +452,7 @@ static void flags_mean_what_they_mean(void **state)
                 tcp_pair(m.fd);
             else
                 stream_pair(m.fd);
-            meet(&m, io_carriers[c], 2);
+            meet(&m, wait_carriers[c], 2);
             close_pair(m.fd);
         }
 }
@@ -529,12 +489,12 @@ static void many_may_wait_for_one_descriptor(void **state)
 {
     static struct world w;
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (enum end end = STREAM; end < ENDS; end++) {
             struct meeting m = {.kind = (int)end};
             make_pair(end, m.fd);
             w = (struct world){.arg = &m};
-            wait_serve(&w, io_carriers[c], SHARERS + 1, share_or_feed);
+            wait_serve(&w, wait_carriers[c], SHARERS + 1, share_or_feed);
             assert_int_equal(atomic_load(&m.count), SHARERS);
             close_pair(m.fd);
         }
@@ -571,11 +531,11 @@ static void second_mmsg(struct meeting *m)
 static void several_messages_are_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (int kind = 0; kind < 2; kind++) {
             struct meeting m = {.kind = kind, .first = first_mmsg, .second = second_mmsg};
             make_pair(DATAGRAM, m.fd);
-            meet(&m, io_carriers[c], 2);
+            meet(&m, wait_carriers[c], 2);
             close_pair(m.fd);
         }
 }
@@ -607,13 +567,13 @@ static void second_addressed(struct meeting *m)
 static void datagrams_come_with_their_address(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_addressed, .second = second_addressed};
         struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         for (int i = 0; i < 2; i++)
             m.fd[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         assert_int_equal(bind(m.fd[0], (struct sockaddr *)&any, sizeof any), 0);
-        meet(&m, io_carriers[c], 2);
+        meet(&m, wait_carriers[c], 2);
         close_pair(m.fd);
     }
 }
@@ -638,10 +598,10 @@ static void first_refused(struct meeting *m)
 static void what_libc_refuses_is_refused(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_refused};
         make_pair(PIPE, m.fd);
-        assert_int_equal(meet(&m, io_carriers[c], 1), 0);
+        assert_int_equal(meet(&m, wait_carriers[c], 1), 0);
         close_pair(m.fd);
     }
 }

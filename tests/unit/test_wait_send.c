@@ -100,23 +100,17 @@ static void make_pair(enum end end, int fd[2])
 
 static void for_each_writer(void (*one)(enum pn_carrier carrier, writer *op, enum end end))
 {
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (size_t i = 0; i < PN_ARRAY_LEN(writers); i++)
             for (enum end end = STREAM; end < ENDS; end++)
                 if (end != PIPE || i >= FLAGLESS)
-                    one(io_carriers[c], writers[i], end);
+                    one(wait_carriers[c], writers[i], end);
 }
 
 static void first_writes(struct meeting *m)
 {
     writer *op = (writer *)m->op;
-    int64_t start_ns = pn_clock_mono_ns();
-    errno = 1234;
-    atomic_store(&m->inside, true);
-    m->result = op(m->fd[1], big, m->kind ? (size_t)m->kind : BIG);
-    m->error = errno;
-    atomic_store(&m->inside, false);
-    m->took_ns = pn_clock_mono_ns() - start_ns;
+    MEETING_CALL(m, op(m->fd[1], big, m->kind ? (size_t)m->kind : BIG));
 }
 
 /* All that comes until there is no more, compared. */
@@ -256,23 +250,9 @@ static void a_reader_that_goes_ends_it(void **state)
     signal(SIGPIPE, SIG_DFL);
 }
 
-static void on_signal(int signo)
-{
-    (void)signo;
-}
-
-static void second_signals(struct meeting *m)
-{
-    for (int i = 0; i < 1000 && !atomic_load(&m->over); i++) {
-        pthread_kill(atomic_load(&m->thread), SIGUSR1);
-        pause_ms(2);
-    }
-    REQUIRE(atomic_load(&m->over));
-}
-
 static void signal_one(enum pn_carrier carrier, writer *op, enum end end)
 {
-    struct meeting m = {.op = (void *)op, .first = first_writes, .second = second_signals};
+    struct meeting m = {.op = (void *)op, .first = first_writes, .second = signal_the_first};
     if (carrier == PN_CARRIER_FIBERS)
         return;
     make_pair(end, m.fd);
@@ -283,21 +263,14 @@ static void signal_one(enum pn_carrier carrier, writer *op, enum end end)
 
 static void a_signal_leaves_a_part(void **state)
 {
-    struct sigaction sa = {.sa_handler = on_signal};
     (void)state;
-    sigaction(SIGUSR1, &sa, NULL);
+    handle_signals(0);
     for_each_writer(signal_one);
-}
-
-static void second_cuts(struct meeting *m)
-{
-    REQUIRE(atomic_load(&m->inside));
-    pn_core_cut(atomic_load(&m->core));
 }
 
 static void cut_one(enum pn_carrier carrier, writer *op, enum end end)
 {
-    struct meeting m = {.op = (void *)op, .first = first_writes, .second = second_cuts};
+    struct meeting m = {.op = (void *)op, .first = first_writes, .second = cut_the_first};
     make_pair(end, m.fd);
     meet(&m, carrier, 2);
     assert_true(m.result > 0 && m.result < BIG);
@@ -334,7 +307,7 @@ static void second_takes(struct meeting *m)
 static void a_full_receiver_is_waited_for(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_floods, .second = second_takes};
         struct sockaddr_un at = {.sun_family = AF_UNIX, .sun_path = "@pelton-test-full"};
         at.sun_path[0] = 0;
@@ -342,7 +315,7 @@ static void a_full_receiver_is_waited_for(void **state)
             m.fd[i] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 17);
         assert_int_equal(bind(m.fd[0], (struct sockaddr *)&at, size), 0);
-        assert_true(meet(&m, io_carriers[c], 2) > 0);
+        assert_true(meet(&m, wait_carriers[c], 2) > 0);
         close_pair(m.fd);
     }
 }
@@ -393,10 +366,10 @@ static void second_unpacks(struct meeting *m)
 static void ancillary_data_go_once(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_passes, .second = second_unpacks};
         make_pair(STREAM, m.fd);
-        meet(&m, io_carriers[c], 2);
+        meet(&m, wait_carriers[c], 2);
         close_pair(m.fd);
     }
 }
@@ -426,13 +399,13 @@ static void first_sends_file(struct meeting *m)
 static void files_are_sent_whole(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++)
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
         for (enum end end = STREAM; end < PIPE; end++)
             for (int kind = 0; kind < 2; kind++) {
                 struct meeting m = {
                     .kind = kind, .first = first_sends_file, .second = second_drains};
                 make_pair(end, m.fd);
-                assert_true(meet(&m, io_carriers[c], 2) > 0);
+                assert_true(meet(&m, wait_carriers[c], 2) > 0);
                 close_pair(m.fd);
             }
 }
@@ -454,10 +427,10 @@ static void first_sends_to_pipe(struct meeting *m)
 static void files_go_into_pipes(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_sends_to_pipe, .second = second_drains};
         make_pair(PIPE, m.fd);
-        assert_true(meet(&m, io_carriers[c], 2) > 0);
+        assert_true(meet(&m, wait_carriers[c], 2) > 0);
         close_pair(m.fd);
     }
 }
@@ -479,18 +452,16 @@ static void first_splices(struct meeting *m)
 
 static void second_pings(struct meeting *m)
 {
-    REQUIRE(atomic_load(&m->inside));
-    give_way_ms(3);
-    REQUIRE(write(m->fd[1], "ping", 4) == 4);
+    ping_the_first(m, "ping");
 }
 
 static void a_splice_waits_for_its_pipe(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_splices, .second = second_pings};
         make_pair(PIPE, m.fd);
-        assert_true(meet(&m, io_carriers[c], 2) > 0);
+        assert_true(meet(&m, wait_carriers[c], 2) > 0);
         close_pair(m.fd);
     }
 }
@@ -516,10 +487,10 @@ static void first_refused(struct meeting *m)
 static void what_libc_refuses_is_refused(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(io_carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_refused};
         make_pair(PIPE, m.fd);
-        assert_int_equal(meet(&m, io_carriers[c], 1), 0);
+        assert_int_equal(meet(&m, wait_carriers[c], 1), 0);
         close_pair(m.fd);
     }
 }

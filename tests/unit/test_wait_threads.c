@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Joins, barriers, once, yields and raw futexes in cores of both carriers. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -12,14 +11,6 @@
 #include "test_base.h"
 
 static const struct lock_probe *probe;
-static const enum pn_carrier carriers[] = {PN_CARRIER_THREADS, PN_CARRIER_FIBERS};
-
-static struct timespec in_ms(clockid_t clock, int ms)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return pn_ns_timespec(pn_timespec_ns(&t) + ms * PN_NS_PER_MS);
-}
 
 /* --- Joins ------------------------------------------------------------------------------------------ */
 
@@ -62,9 +53,9 @@ static void app_join(struct visitor *v)
         return;
     }
     REQUIRE(pthread_create(&thread, NULL, end_together, s) == 0);
-    t = in_ms(CLOCK_MONOTONIC, 3);
+    t = wait_in_ms(CLOCK_MONOTONIC, 3);
     REQUIRE(probe->pthread_clockjoin_np(thread, &result, CLOCK_MONOTONIC, &t) == ETIMEDOUT);
-    t = in_ms(CLOCK_REALTIME, 3);
+    t = wait_in_ms(CLOCK_REALTIME, 3);
     REQUIRE(probe->pthread_timedjoin_np(thread, &result, &t) == ETIMEDOUT);
     gauge_enter(&s->present);
     REQUIRE(probe->pthread_join(thread, &result) == 0);
@@ -78,10 +69,10 @@ static void app_join(struct visitor *v)
 static void joins_keep_nobody(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct joins s = {0};
         struct world w = {.arg = &s};
-        wait_serve(&w, carriers[c], 10, app_join);
+        wait_serve(&w, wait_carriers[c], 10, app_join);
         assert_int_equal(s.present.most_ever, 10);
     }
 }
@@ -119,13 +110,13 @@ static void *barrier_outside(void *arg)
 static void barriers_count_cores_and_threads(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < PN_ARRAY_LEN(carriers); c++) {
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct barrier s = {0};
         struct world w = {.arg = &s};
         pthread_t outside;
         assert_int_equal(pthread_barrier_init(&s.barrier, NULL, 9), 0);
         assert_int_equal(pthread_create(&outside, NULL, barrier_outside, &s), 0);
-        wait_serve(&w, carriers[c], 8, app_barrier);
+        wait_serve(&w, wait_carriers[c], 8, app_barrier);
         pthread_join(outside, NULL);
         assert_int_equal(s.rounds, 45);
         assert_int_equal(s.serials, 5);
@@ -169,7 +160,7 @@ static void an_initialiser_may_wait(void **state)
         once_c11 = (once_flag)ONCE_FLAG_INIT;
         atomic_store(&once_runs, 0);
         once_present = (struct gauge){0};
-        wait_serve(&w, carriers[i % 2], 8, app_once);
+        wait_serve(&w, wait_carriers[i % 2], 8, app_once);
         assert_int_equal(once_runs, 1);
     }
 }
@@ -184,7 +175,7 @@ struct spin {
 static void app_spin(struct visitor *v)
 {
     struct spin *s = v->world->arg;
-    struct timespec zero = {0}, now = in_ms(CLOCK_MONOTONIC, 0);
+    struct timespec zero = {0}, now = wait_in_ms(CLOCK_MONOTONIC, 0);
     while (atomic_load(&s->step) != 5 - v->number) {
         if (v->number % 3 == 0)
             REQUIRE(probe->sched_yield() == 0);
@@ -249,7 +240,7 @@ static void app_futex(struct visitor *v)
     REQUIRE(futex(&s->word, FUTEX_WAIT | s->flags, 0, &bad, 0) == -1 && errno == EINVAL);
     REQUIRE(futex(&s->word, FUTEX_WAIT | s->flags, 0, &t, 0) == -1 && errno == ETIMEDOUT);
     REQUIRE(pn_clock_mono_ns() - start_ns >= 20 * PN_NS_PER_MS);
-    t = in_ms(CLOCK_REALTIME, 5);
+    t = wait_in_ms(CLOCK_REALTIME, 5);
     REQUIRE(futex(&s->word, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME | s->flags, 0, &t,
                   FUTEX_BITSET_MATCH_ANY) == -1 &&
             errno == ETIMEDOUT);
@@ -281,7 +272,7 @@ static void futexes_wait_and_wake(void **state)
         struct world w = {.arg = &s};
         pthread_t outside;
         pthread_create(&outside, NULL, futex_outside, &s);
-        wait_serve(&w, carriers[i % 2], 9, app_futex);
+        wait_serve(&w, wait_carriers[i % 2], 9, app_futex);
         pthread_join(outside, NULL);
         assert_int_equal(s.woken, 9);
         if (s.flags)
@@ -298,11 +289,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(yielding_lets_the_other_fibers_run),
         cmocka_unit_test(futexes_wait_and_wake),
     };
-    void *library = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
-    probe = library ? dlsym(library, "lock_probe") : NULL;
-    if (!probe) {
-        print_error("usage: test_wait_threads LIBRARY\n");
+    probe = wait_probe(argc, argv, "lock_probe");
+    if (!probe)
         return 2;
-    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
