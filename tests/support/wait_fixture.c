@@ -23,14 +23,20 @@ struct timespec wait_in_ms(clockid_t clock, int ms)
     return pn_ns_timespec(pn_timespec_ns(&t) + ms * PN_NS_PER_MS);
 }
 
-void wait_together(struct visitor *v, struct gauge *present, void (*one)(struct visitor *v))
+void wait_until_met(struct visitor *v, const struct gauge *present, int count,
+                    void (*one)(struct visitor *v))
 {
     int64_t end_ns = pn_clock_mono_ns() + 60 * PN_NS_PER_SEC;
-    gauge_enter(present);
     do {
         REQUIRE(pn_clock_mono_ns() < end_ns);
         one(v);
-    } while (atomic_load(&present->most_ever) < v->world->count);
+    } while (atomic_load(&present->most_ever) < count);
+}
+
+void wait_together(struct visitor *v, struct gauge *present, void (*one)(struct visitor *v))
+{
+    gauge_enter(present);
+    wait_until_met(v, present, v->world->count, one);
     gauge_leave(present);
 }
 

@@ -76,6 +76,10 @@ static inline void gauge_leave(struct gauge *g)
     atomic_fetch_sub(&g->inside, 1);
 }
 
+/* ONE again and again until COUNT were in PRESENT at once, which ONE enters and leaves; for a minute at most. */
+void wait_until_met(struct visitor *v, const struct gauge *present, int count,
+                    void (*one)(struct visitor *v));
+
 /* ONE again and again until all visitors were in it at once, for a minute at most: nobody's waits keep
  * the others out. */
 void wait_together(struct visitor *v, struct gauge *present, void (*one)(struct visitor *v));
