@@ -48,6 +48,16 @@ async def app(scope, receive, send):
 """
 
 
+@pytest.fixture
+def serve(serve: Serve) -> Serve:
+    """An ASGI application is served in fibers without being told to."""
+
+    def start(*args: object, **more: object) -> Server:
+        return serve(*args, fibers="--threads" not in args, **more)
+
+    return start
+
+
 @pytest.fixture(params=list(CARRIERS))
 def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return CARRIERS[request.param]

@@ -59,13 +59,11 @@ def test_a_fiber_that_holds_the_loop_is_reported(serve: Serve) -> None:
 
 
 def test_the_default_is_a_tenth_of_a_second(serve: Serve) -> None:
-    server = serve("--async", "4", app=APP)
+    server = serve("--async", "4", app=APP, fibers=False)
     server.expect_log(REPORT)
-    for _ in range(5):
-        assert server.get("/holds?0.01").status == 200
-    assert reports(server) == []
     assert server.get("/holds?0.5", timeout_s=20).status == 200
     assert reports(server) == ["holds"]
+    assert int(re.search(REPORT, server.log)[1]) >= 100
 
 
 def test_a_place_is_reported_once_a_second(serve: Serve) -> None:
@@ -175,7 +173,7 @@ def test_a_thread_that_computes_is_a_matter_of_debugging(serve: Serve) -> None:
 def test_the_carrier_is_explained(
     serve: Serve, options: tuple[str, ...], regexes: list[str]
 ) -> None:
-    server = serve(*options, app=APP)
+    server = serve(*options, app=APP, fibers=False)
     for regex in regexes:
         assert re.search(regex, server.log, re.MULTILINE), regex
         text = server.get().body.decode()

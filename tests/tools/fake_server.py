@@ -2,7 +2,8 @@
 """A tiny stand-in for the server, for the harness's own tests.
 
 It takes the options that the harness adds, answers every request with "Hello World", and does one
-thing wrong when FAKE names it: leak, alert, traceback, exit, child, daemon, deaf, report, late.
+thing wrong when FAKE names it: leak, alert, held, traceback, exit, child, daemon, deaf, report,
+late.
 """
 
 import os
@@ -30,6 +31,9 @@ def misbehave() -> None:
         kept.append(os.pipe())
     elif FAULT == "alert":
         print("[2026-01-31 10:00:00 +0000] [1] [warning] something is odd", flush=True)
+    elif FAULT == "held":
+        text = "core 1 has kept the loop waiting for 150 ms; it is in\n  File ..."
+        print(f"[2026-01-31 10:00:00 +0000] [1] [warning] {text}", flush=True)
     elif FAULT == "traceback":
         print("Traceback (most recent call last):", flush=True)
         print('  File "webapp.py", line 1, in <module>\nValueError: no', flush=True)

@@ -77,6 +77,33 @@ def test_a_server_that_does_not_stop(
     assert server.finish() == ["did not stop within 2.0 s of SIGTERM"]
 
 
+@pytest.mark.parametrize(
+    ("args", "more", "said"),
+    [
+        (["--async", "4"], {}, [str(harness.LOG_BLOCKING_MS)]),
+        (["--asyncio=4"], {}, [str(harness.LOG_BLOCKING_MS)]),
+        (["--async", "4", "--log-blocking", "50"], {}, ["50"]),
+        (["--async", "4"], {"fibers": False}, []),
+        (["app:app"], {"fibers": True}, [str(harness.LOG_BLOCKING_MS)]),
+        (["--threads", "4"], {}, []),
+    ],
+)
+def test_fibers_may_hold_the_loop_for_as_long_as_the_test_says(
+    tmp_path: Path, args: list[str], more: dict[str, bool], said: list[str]
+) -> None:
+    server = harness.Server(tmp_path, args, listen=False, **more)
+    found = [server.args[i + 1] for i, arg in enumerate(server.args) if arg == "--log-blocking"]
+    assert found == said
+
+
+def test_no_report_of_a_held_loop_is_tolerated(fake: Callable[[str], harness.Server]) -> None:
+    server = fake("held")
+    server.get("/")
+    problems = server.finish()
+    assert len(problems) == 1
+    assert "has kept the loop waiting" in problems[0]
+
+
 def test_an_alert_that_the_test_expects(fake: Callable[[str], harness.Server]) -> None:
     server = fake("alert")
     server.expect_log("something is odd")
