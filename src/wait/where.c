@@ -154,6 +154,7 @@ static const char *next_line(const char *p, struct line *line)
     if (!newline)
         return NULL;
     line->path = NULL;
+    line->path_len = 0;
     line->begin = strtoull(p, &after, 16);
     line->end = *after == '-' ? strtoull(after + 1, &after, 16) : 0;
     bool code = line->end && newline - after > 4 && after[3] == 'x';
