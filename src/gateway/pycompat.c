@@ -5,13 +5,6 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
-#include <unistd.h>
-
-#if PY_VERSION_HEX < 0x030d0000
-/* Exported, but declared in an internal header: what faulthandler uses. Async-signal-safe: it takes
- * no lock and allocates nothing, so the GIL is not needed. */
-PyAPI_FUNC(void) _Py_DumpTraceback(int fd, PyThreadState *tstate);
-#endif
 
 PyObject *pn_pycompat_take_exception(void)
 {
@@ -113,34 +106,41 @@ void pn_pycompat_raise_in(PyThreadState *ts, PyObject *exc)
     (void)PyThreadState_SetAsyncExc(ts->thread_id, exc);
 }
 
-#if PY_VERSION_HEX >= 0x030d0000
-static void write_frames(PyThreadState *ts, int fd)
+/* Returns how much of TEXT is used; what has no room is left out. */
+static size_t write_frame(PyFrameObject *frame, char *text, size_t size)
 {
+    PyCodeObject *code = PyFrame_GetCode(frame); /* new reference */
+    const char *file = PyUnicode_AsUTF8(code->co_filename);
+    const char *name = PyUnicode_AsUTF8(code->co_name);
+    PyErr_Clear();
+    int n = snprintf(text, size, "  File \"%s\", line %d in %s\n", file ? file : "?",
+                     PyFrame_GetLineNumber(frame), name ? name : "?");
+    Py_DECREF(code);
+    return n > 0 && (size_t)n < size ? (size_t)n : 0;
+}
+
+static size_t write_frames(PyThreadState *ts, char *text, size_t size)
+{
+    size_t used = 0;
     PyFrameObject *frame = PyThreadState_GetFrame(ts); /* new reference */
-    for (int depth = 0; frame && depth < 100; depth++) {
-        PyCodeObject *code = PyFrame_GetCode(frame); /* new reference */
-        const char *file = PyUnicode_AsUTF8(code->co_filename);
-        const char *name = PyUnicode_AsUTF8(code->co_name);
-        dprintf(fd, "  File \"%s\", line %d in %s\n", file ? file : "?",
-                PyFrame_GetLineNumber(frame), name ? name : "?");
-        PyErr_Clear();
-        Py_DECREF(code);
-        PyFrameObject *back = PyFrame_GetBack(frame); /* new reference */
+    while (frame) {
+        size_t n = write_frame(frame, text + used, size - used);
+        PyFrameObject *back = n > 0 ? PyFrame_GetBack(frame) : NULL; /* new reference */
         Py_DECREF(frame);
         frame = back;
+        used += n;
     }
-    Py_XDECREF(frame);
+    return used;
 }
-#endif
 
-void pn_pycompat_dump_stack(PyThreadState *ts, PyThreadState *as, int fd)
+size_t pn_pycompat_dump_stack(PyThreadState *ts, PyThreadState *as, char *text, size_t size)
 {
-#if PY_VERSION_HEX < 0x030d0000
-    (void)as;
-    _Py_DumpTraceback(fd, ts);
-#else
     PyEval_RestoreThread(as);
-    write_frames(ts, fd);
+    /* Frame objects are made here, which lets 3.11 collect: no finaliser is to run in this state. */
+    int collects = PyGC_Disable();
+    size_t used = write_frames(ts, text, size);
+    if (collects)
+        (void)PyGC_Enable();
     PyEval_SaveThread();
-#endif
+    return used;
 }

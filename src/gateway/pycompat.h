@@ -98,9 +98,10 @@ void pn_pycompat_attach(PyThreadState *ts);
  * bytecode. Attached. */
 void pn_pycompat_raise_in(PyThreadState *ts, PyObject *exc);
 
-/* Writes the Python stack of TS, which another thread may be running, as text to FD. Detached; AS is a state
- * that nobody else uses, for versions that need the GIL for it. */
-void pn_pycompat_dump_stack(PyThreadState *ts, PyThreadState *as, int fd);
+/* Writes the Python stack of TS, the innermost frame first, a line each, and returns its length: 0 when no
+ * Python code runs there. Detached; AS is a state that nobody else uses. Waits for the GIL: another thread
+ * runs TS, and what it pops is unmapped. faulthandler's way, which doesn't wait, has crashed here. */
+size_t pn_pycompat_dump_stack(PyThreadState *ts, PyThreadState *as, char *text, size_t size);
 
 /* 0, or -1 with a sentence in ERR: this interpreter cannot be used with CARRIER. Attached. */
 int pn_pycompat_selftest(enum pn_carrier carrier, char *err, size_t err_size);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* --log-blocking: a request that holds the loop is logged with its Python stack, each place at most
  * once a second. Runs on the watchdog's thread; the table is its own. */
-#include <unistd.h>
-
 #include "base/clock.h"
 #include "gateway/internal.h"
 #include "wait/where.h"
@@ -20,15 +18,11 @@ static uint64_t hash_of(struct pn_str s)
     return hash;
 }
 
-/* The innermost frame: file, line and function. What CPython writes before it is a heading. */
+/* The innermost frame: file, line and function. */
 static struct pn_str place_of(struct pn_str stack)
 {
-    const char *end = stack.p + stack.n;
-    const char *line = memmem(stack.p, stack.n, "  File ", 7);
-    if (!line)
-        return stack;
-    const char *newline = memchr(line, '\n', (size_t)(end - line));
-    return (struct pn_str){line, (size_t)((newline ? newline : end) - line)};
+    const char *newline = memchr(stack.p, '\n', stack.n);
+    return newline ? (struct pn_str){stack.p, (size_t)(newline - stack.p)} : stack;
 }
 
 /* Places that share a slot drive each other out: then one may be said more often. */
@@ -44,21 +38,15 @@ static bool said_just_now(struct pn_gateway *gw, struct pn_str place)
     return false;
 }
 
-static size_t read_stack(struct pn_gateway *gw, const struct pn__state *s, char *text, size_t size)
+static struct pn_str read_stack(struct pn_gateway *gw, const struct pn__state *s, char *text,
+                                size_t size)
 {
-    int ends[2];
-    if (pipe(ends) < 0)
-        return 0;
-    /* A pipe holds 64 kB, a dump is 100 frames at most: it cannot block. */
     pthread_mutex_lock(&gw->watch_lock);
-    pn_pycompat_dump_stack(s->ts, gw->watch_state, ends[1]);
+    size_t n = pn_pycompat_dump_stack(s->ts, gw->watch_state, text, size);
     pthread_mutex_unlock(&gw->watch_lock);
-    close(ends[1]);
-    ssize_t n = read(ends[0], text, size);
-    close(ends[0]);
-    while (n > 0 && text[n - 1] == '\n')
-        n--;
-    return n > 0 ? (size_t)n : 0;
+    if (n == 0)
+        return PN_STR("  a call that held Python's lock, and has just ended");
+    return (struct pn_str){text, n - 1}; /* without the last newline */
 }
 
 void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns)
@@ -67,14 +55,14 @@ void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_
     char text[STACK_TEXT_MAX];
     char where[PN_WHERE_TEXT_MAX];
     pn_where(gw->home_tid, where); /* who is reported runs on home's thread */
-    size_t n = read_stack(gw, state ? state : &gw->home_state, text, sizeof text);
-    if (said_just_now(gw, place_of((struct pn_str){text, n})))
+    struct pn_str stack = read_stack(gw, state ? state : &gw->home_state, text, sizeof text);
+    if (said_just_now(gw, place_of(stack)))
         return;
     char whereabouts[PN_WHERE_TEXT_MAX + 4] = "";
     if (*where)
         snprintf(whereabouts, sizeof whereabouts, " (%s)", where);
     pn_log_warning(gw->log, "core %u has kept the loop waiting for %lld ms%s; it is in\n%.*s",
-                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), whereabouts, (int)n,
-                   text);
+                   pn_core_number(core), (long long)(for_ns / PN_NS_PER_MS), whereabouts,
+                   PN_STR_ARGS(stack));
     pn_log_flush(gw->log);
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -86,6 +87,33 @@ def test_each_place_is_reported(serve: Serve) -> None:
     server.expect_log(REPORT)
     assert server.get("/both?1.2", timeout_s=20 * SLOW).status == 200
     assert set(reports(server)) == {"holds", "also_holds"}
+
+
+DEEP = """
+import time
+
+def deep(n):
+    return deep(n - 1) + 1 if n else 0
+
+def application(environ, start_response):
+    end = time.monotonic() + 0.004
+    while time.monotonic() < end:
+        # So deep that CPython maps memory for the frames, and unmaps it at once.
+        deep(300)
+        deep(5)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_reports_while_frames_come_and_go(serve: Serve) -> None:
+    """The frames that a report names were unmapped by the fiber that went on: a crash."""
+    server = serve("--async", "4", "--log-blocking", "1", app=DEEP)
+    server.expect_log(REPORT)
+    with contextlib.closing(server.connect(60)) as sock:
+        for _ in range(500):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_fiber_that_waits_is_not_reported(serve: Serve) -> None:
