@@ -20,7 +20,7 @@ test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" c
 test-stdlib: ## the standard library's own tests, run inside requests
 	@tools/test-stdlib
 
-test-drivers: ## database drivers and HTTP clients in requests, beside servers that it starts
+test-drivers: ## all kinds of waits, drivers and HTTP clients in requests, beside servers that it starts
 	@tools/test-drivers
 
 soak: ## all kinds of waits at once for SOAK_SECONDS (600) in each carrier
