@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
 export STDLIB_MODULES STDLIB_CARRIERS ASYNCIO_MODULES SOAK_SECONDS SOAK_CARRIERS
 
-.PHONY: help demo test test-stdlib test-drivers test-asyncio soak soak-asan asan tsan fuzz sim lint \
+.PHONY: help demo examples test test-stdlib test-drivers test-asyncio soak soak-asan asan tsan fuzz sim lint \
 	bench format clean
 
 help: ## this list
@@ -13,6 +13,9 @@ help: ## this list
 
 demo: ## build, serve both example programs, drive each with ab, print a table
 	@tools/demo
+
+examples: ## a Flask and a Django program in each carrier, beside services that it starts
+	@tools/examples
 
 test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" chooses)
 	@tools/test
