@@ -131,6 +131,37 @@ def application(environ, start_response):
     server.wait_log("^no newline and the rest$")
 
 
+def test_stderr_needs_no_flush(serve: Serve) -> None:
+    app = """
+import sys, time
+
+def application(environ, start_response):
+    sys.stderr.write("direct\\n")
+    time.sleep(5)
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+    server = serve("--logto", "pelton.log", app=app)
+    sock = server.connect(timeout_s=20)
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.wait_log("^direct$", timeout_s=3)
+    assert sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_line_that_a_request_never_ended(serve: Serve, carrier: tuple[str, ...]) -> None:
+    """Its thread state has gone, or is another request's: the end brings it out all the same."""
+    app = """
+def application(environ, start_response):
+    print("unfinished", end="")
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+    server = serve(*carrier, "--logto", "pelton.log", "--disable-logging", app=app)
+    assert server.get().body == b"ok"
+    assert server.stop() == 0
+    assert "unfinished" in server.log_path.read_text()
+
+
 def test_threads_and_children_of_the_application(serve: Serve) -> None:
     app = """
 import os, subprocess, threading

@@ -75,6 +75,19 @@ def test_the_application_is_loaded_once(serve: Serve) -> None:
     ]
 
 
+def test_memory_that_was_loaded_once_stays_shared(serve: Serve) -> None:
+    """The collector of a worker leaves alone what lived before the fork (gc.freeze)."""
+    app = """
+    import gc
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return [str(gc.get_freeze_count()).encode()]
+    """
+    assert int(serve("--processes", "2", app=app).get().body) > 1000
+    assert int(serve("--processes", "2", "--lazy-apps", app=app).get().body) == 0
+
+
 def test_lazy_apps_are_loaded_in_each_worker(serve: Serve) -> None:
     server = serve("--processes", "3", "--lazy-apps", app=APP)
     settle(server, 3)

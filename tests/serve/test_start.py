@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Server, free_port, server_command
+from harness import SLOW, Server, free_port, server_command, wait_until
 
 APP = """
 def application(environ, start_response):
@@ -108,6 +108,59 @@ def test_version_and_help(run_pelton: Run) -> None:
     assert "--http-socket" in usual.stdout
     assert "--thunder-lock" not in usual.stdout
     assert "--thunder-lock" in everything.stdout
+
+
+@pytest.mark.parametrize("option", ["--version", "--help", "--help-all"])
+def test_help_that_cannot_be_written_is_no_success(option: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*server_command(), option], stdout=full, check=False)
+    assert done.returncode == 1
+
+
+def run_by_shell(script: str, tmp_path: Path, *args: str) -> subprocess.Popen[bytes]:
+    """SCRIPT ends in an exec of "$@", which is the server; the log is pelton.log in TMP_PATH."""
+    write(tmp_path, "webapp.py", APP)
+    command = [*server_command(), "--bind", "127.0.0.1:0", "--logto", "pelton.log", *args]
+    server = subprocess.Popen(
+        ["/bin/bash", "-c", script, "bash", *command, "webapp.py"], cwd=tmp_path
+    )
+    log = tmp_path / "pelton.log"
+    wait_until(lambda: log.exists() and "serving" in log.read_text(), 20 * SLOW)
+    return server
+
+
+def test_closed_standard_descriptors(tmp_path: Path) -> None:
+    """None of them may become a listener, which an application's print would then write to."""
+    server = run_by_shell('exec "$@" <&- >&- 2>&-', tmp_path)
+    try:
+        fds = Path(f"/proc/{server.pid}/fd")
+        assert os.readlink(fds / "0") == "/dev/null"
+        assert [os.readlink(fds / fd) for fd in "12"] == [str(tmp_path / "pelton.log")] * 2
+    finally:
+        server.terminate()
+        assert server.wait(10 * SLOW) == 0
+
+
+def test_the_descriptor_limit_is_raised(tmp_path: Path) -> None:
+    server = run_by_shell('ulimit -Sn 64 && exec "$@"', tmp_path)
+    try:
+        limits = Path(f"/proc/{server.pid}/limits").read_text()
+        soft, hard = re.search(r"Max open files +(\d+) +(\d+)", limits).groups()
+        assert soft == hard != "64"
+        assert "descriptors" not in (tmp_path / "pelton.log").read_text()
+    finally:
+        server.terminate()
+        assert server.wait(10 * SLOW) == 0
+
+
+def test_a_descriptor_limit_that_is_too_low_is_said(tmp_path: Path) -> None:
+    server = run_by_shell('ulimit -n 128 && exec "$@"', tmp_path, "--async", "1000")
+    server.terminate()
+    assert server.wait(10 * SLOW) == 0
+    assert re.search(
+        r"\[warning\] 1000 requests at once need about \d+ descriptors, and the limit is 128: ",
+        (tmp_path / "pelton.log").read_text(),
+    )
 
 
 def test_a_file_is_a_module_of_its_own(serve: Serve) -> None:

@@ -238,6 +238,27 @@ def test_wrong_lengths(serve: Serve, carrier: tuple[str, ...]) -> None:
             assert not body.startswith(b"1234")
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_endless_iterable_ends_where_nothing_more_is_wanted(
+    serve: Serve, carrier: tuple[str, ...], method: str
+) -> None:
+    app = """
+    def application(environ, start_response):
+        get = environ["REQUEST_METHOD"] == "GET"
+        start_response("200 OK", [("Content-Length", "3")] if get else [])
+        try:
+            while True:
+                yield b"ab"
+        finally:
+            print("closed", flush=True)
+    """
+    server = serve(*carrier, app=app)
+    server.expect_log("longer than its Content-Length of 3")  # the last request is a GET
+    data = server.raw(method.encode() + b" / HTTP/1.1\r\nHost: a\r\n\r\n" + LAST, allow_reset=True)
+    assert data.partition(b"\r\n\r\n")[2].startswith(b"aba" if method == "GET" else b"HTTP/1.1")
+    server.wait_log("^closed$")
+
+
 # --- Bodies -----------------------------------------------------------------------------------
 
 READING = """
