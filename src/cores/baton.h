@@ -9,8 +9,8 @@
  *   bits 32-63 counts the entries into the application: the watchdog sees that a stay is the same one
  *
  * Edges: take FREE->ACTIVE; enter ACTIVE->INSIDE; back INSIDE or POLLING->ACTIVE (not while LENT);
- * poll ACTIVE->POLLING; offer INSIDE->FREE (LENT stays); drop ACTIVE->FREE; hand ACTIVE->POLLING of another; lend
- * and unlend in FREE, INSIDE, POLLING; steal INSIDE+LENT (lent by the thief)->FREE.
+ * poll ACTIVE->POLLING; offer INSIDE->FREE (LENT stays); drop ACTIVE->FREE; hand ACTIVE->POLLING or INSIDE of another;
+ * lend and unlend in FREE, INSIDE, POLLING; steal INSIDE+LENT (lent by the thief)->FREE.
  * Who is ACTIVE is the only one who may change the word: so entering is a plain store. */
 #pragma once
 
@@ -96,7 +96,8 @@ static inline bool pn__baton_leave(struct pn__baton *b, unsigned runner)
                                                    memory_order_acq_rel, memory_order_relaxed);
 }
 
-/* ACTIVE(FROM) -> STATE of TO, by FROM: POLLING to hand over (TO then calls back), any state where one OS thread
+/* ACTIVE(FROM) -> STATE of TO, by FROM: POLLING to hand over (TO then calls back), INSIDE to one that waits in the
+ * application, any state where one OS thread
  * has all the runners (fibers). A plain store; counts as an entry. */
 static inline void pn__baton_move(struct pn__baton *b, unsigned to, enum pn__baton_state state)
 {

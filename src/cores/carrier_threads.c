@@ -10,26 +10,23 @@
  * the same lock, once: it takes it, or is idle again (a follower came first). So one that frees it
  * either meets a core that has yet to look, or finds it on the idle list; nobody is made for want of one
  * that is merely late. Home waits on its own futex for the baton to be moved to it: for its work, and at the end. */
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "base/log.h"
 #include "cores/cores_impl.h"
 
 #define STATE_RETRY_NS (10 * PN_NS_PER_MS)
-#define STUCK_NS       (10 * PN_NS_PER_MS) /* between two tries to find a successor */
 #define QUIET_NS       (200 * PN_NS_PER_US)
 
-/* How a wait beside the loop ended. */
-enum beside {
-    BESIDE_FD = 0,     /* the fd is ready: the baton stayed */
-    BESIDE_TIME = 1,   /* the deadline has come: it stayed */
-    BESIDE_SIGNAL = 2, /* a signal or a cut: it stayed */
-    BESIDE_GONE = 3,   /* given away, or not had: block */
-    BESIDE_NOBODY = 4, /* the loop has work, and nobody could be had to do it */
-    BESIDE_BAD_FD = 5,
-};
+enum { FUTEX_LISTS_MAX = 8192 };
+
+/* Linux 6.16 */
+#ifndef PR_FUTEX_HASH
+#define PR_FUTEX_HASH           78
+#define PR_FUTEX_HASH_SET_SLOTS 1
+#endif
 
 /* --- Idle threads and successors ------------------------------------------------------------------- */
 
@@ -212,6 +209,16 @@ static void hand_to_home(struct pn_core *core)
     designate(home);
 }
 
+/* Runner, at its base: a sleeper's time is over. It is woken once this thread has let go of everything. */
+static void hand_to_due(struct pn_core *core)
+{
+    struct pn_cores *cores = core->cores;
+    core->to_call = cores->due;
+    cores->due = NULL;
+    pn__idle_push(core);
+    pn__threads_grant(core->to_call);
+}
+
 /* All requests are over but some thread still has frames to unwind: it needs the baton for a moment. */
 static void let_others_unwind(struct pn_core *core)
 {
@@ -229,6 +236,12 @@ static bool run_loop(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
     while (pn_core_is_runner(core)) {
+        if (!cores->due)
+            cores->due = pn__threads_take_overdue(cores);
+        if (pn_unlikely(cores->due)) {
+            hand_to_due(core);
+            return true;
+        }
         if (pn_unlikely(core->was_cut)) {
             pn__core_settle_as_runner(core);
             continue;
@@ -241,11 +254,14 @@ static bool run_loop(struct pn_core *core)
             hand_to_home(core);
             return true;
         }
+        cores->resumed_run = 0;
         enum pn_step step = pn_loop_step(cores->loop);
         if (pn_likely(step == PN_STEP_AGAIN && !cores->end_wanted))
             continue;
         if (!pn_core_is_runner(core))
             break;
+        if (cores->due)
+            continue;
         if (pn__cores_end_reached(cores)) {
             hand_to_home(core);
             return true;
@@ -304,6 +320,10 @@ static void serve(struct pn_core *core)
             go_idle(core);
         pn__slots_put(&core->cores->slots, &core->slot);
         pn__detach(core);
+        if (core->to_call) {
+            pn__threads_call(core->to_call);
+            core->to_call = NULL;
+        }
     }
 }
 
@@ -339,8 +359,22 @@ static void *thread_main(void *arg)
 
 /* --- On home -------------------------------------------------------------------------------------------- */
 
+/* Each sleeping thread is an entry of the kernel's table of futexes, which has a few lists a process on new kernels
+ * however many threads there are: a wake then looks through dozens that are not meant. Older ones
+ * know no such call, and need none. */
+static void widen_futex_table(unsigned threads)
+{
+    unsigned long lists = 16;
+    if (threads <= lists)
+        return;
+    while (lists < 2ul * threads && lists < FUTEX_LISTS_MAX)
+        lists *= 2;
+    (void)prctl(PR_FUTEX_HASH, PR_FUTEX_HASH_SET_SLOTS, lists, 0, 0);
+}
+
 static int start(struct pn_cores *cores)
 {
+    widen_futex_table(cores->config.count);
     struct pn_core *first = pn__core_new(cores);
     int rc = first ? spawn(first) : -ENOMEM;
     if (rc == 0)
@@ -416,10 +450,10 @@ static bool quiet(struct pn_cores *cores)
     return all_idle;
 }
 
-/* --- Waiting ---------------------------------------------------------------------------------------------- */
+/* --- The baton given away -------------------------------------------------------------------------------- */
 
 /* INSIDE and detached, about to block. True: given away, or stolen before. */
-static bool offer(struct pn_core *core)
+bool pn__threads_offer(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
     bool coming;
@@ -444,190 +478,6 @@ static bool offer(struct pn_core *core)
     return false;
 }
 
-/* INSIDE -> ACTIVE for a look at the loop; false: it was stolen. */
-static bool look_in(struct pn_core *core)
-{
-    struct pn__baton *b = &core->cores->baton;
-    while (!pn__baton_leave(b, core->number)) {
-        if (!pn__baton_is(b, core->number, PN__BATON_INSIDE))
-            return false;
-        sched_yield(); /* lent */
-    }
-    return true;
-}
-
-/* POLLING: sleeps on the fd and on the loop's poller at once. */
-static enum beside poll_both(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns,
-                             int64_t loop_deadline_ns)
-{
-    struct pn_cores *cores = core->cores;
-    struct pn_poller *poller = pn_loop_poller(cores->loop);
-    struct pollfd p[2] = {{.fd = poller->fd(poller), .events = POLLIN},
-                          {.fd = fd, .events = (short)events}};
-    int64_t until_ns = deadline_ns < loop_deadline_ns ? deadline_ns : loop_deadline_ns;
-    struct timespec t;
-    pn__baton_move(&cores->baton, core->number, PN__BATON_POLLING);
-    pn__blocking_begin(core);
-    int n = -1;
-    if (!atomic_load(&core->cut_wait)) {
-        int64_t left = until_ns == PN_NEVER_NS ? 0 : until_ns - pn_clock_mono_ns();
-        t = pn_ns_timespec(left > 0 ? left : 0);
-        n = ppoll(p, fd >= 0 ? 2 : 1, until_ns == PN_NEVER_NS ? NULL : &t, NULL);
-    }
-    pn__blocking_end(core);
-    if (pn__baton_get(&cores->baton, core->number, false, NULL) != PN__GOT_RUNNER)
-        PN_WRONG("only the poller itself ends its POLLING");
-    pn__watchdog_rouse(cores);
-    if (n < 0)
-        return BESIDE_SIGNAL;
-    if (fd >= 0 && p[1].revents)
-        return p[1].revents & POLLNVAL ? BESIDE_BAD_FD : BESIDE_FD;
-    if (n == 0 && deadline_ns <= loop_deadline_ns)
-        return BESIDE_TIME;
-    return BESIDE_GONE;
-}
-
-/* Detached, inside the application. If this is the runner, waits for FD and for the loop at once while
- * DEADLINE_NS is ahead, and gives the baton away as soon as the loop has something to do. WATCH false: gives it
- * away without waiting, when there is anybody else at all. ALWAYS: whatever ended the wait, unless
- * it was the fd. */
-static enum beside wait_beside(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns,
-                               bool watch, bool always)
-{
-    struct pn_cores *cores = core->cores;
-    struct pn_poller *poller = pn_loop_poller(cores->loop);
-    enum beside how = BESIDE_GONE;
-    int64_t loop_deadline_ns;
-    PN_ASSERT(!pn_core_owns_loop(core));
-    if (!look_in(core))
-        return BESIDE_GONE;
-    if (watch && poller->fd(poller) >= 0 && pn_loop_sleep_begin(cores->loop, &loop_deadline_ns)) {
-        how = poll_both(core, fd, events, deadline_ns, loop_deadline_ns);
-        pn_loop_sleep_end(cores->loop);
-    }
-    bool give = how == BESIDE_GONE || (always && how != BESIDE_FD && how != BESIDE_BAD_FD);
-    if (give)
-        pn__core_overtake(core);
-    pn_core_enter_app(core);
-    if (!give)
-        return how;
-    if (offer(core))
-        return BESIDE_GONE;
-    if (look_in(core)) {
-        pn__cores_lower_limit(cores);
-        pn_core_enter_app(core);
-    }
-    return BESIDE_NOBODY;
-}
-
-/* From here the thread blocks as any thread does. */
-static void away_begin(struct pn_core *core)
-{
-    pn__count(&core->cores->waits);
-    pn__slots_put(&core->cores->slots, &core->slot);
-}
-
-static void away_end(struct pn_core *core)
-{
-    (void)pn__slots_get(&core->cores->slots, &core->slot, PN_CORE_SLOT_WAIT_MS * PN_NS_PER_MS);
-}
-
-static int wait_signal(struct pn_core *core)
-{
-    return pn__wait_take_cut(core) ? PN_WAIT_CUT : PN_WAIT_INTERRUPTED;
-}
-
-static int wait_any(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns)
-{
-    for (;;) {
-        enum beside how = wait_beside(core, fd, events, deadline_ns, true, false);
-        switch (how) {
-        case BESIDE_FD:
-            return PN_WAIT_READY;
-        case BESIDE_TIME:
-            return PN_WAIT_TIMEOUT;
-        case BESIDE_SIGNAL:
-            return wait_signal(core);
-        case BESIDE_BAD_FD:
-            return -EBADF;
-        case BESIDE_GONE:
-        case BESIDE_NOBODY:
-            break;
-        }
-        int64_t until_ns = deadline_ns;
-        if (how == BESIDE_NOBODY) {
-            int64_t next_try_ns = pn_clock_mono_ns() + STUCK_NS;
-            until_ns = deadline_ns < next_try_ns ? deadline_ns : next_try_ns;
-        }
-        away_begin(core);
-        int rc = fd >= 0 ? pn__os_wait_fd(core, fd, events, until_ns)
-                         : pn__os_sleep_until(core, until_ns);
-        away_end(core);
-        if (rc != PN_WAIT_TIMEOUT || until_ns == deadline_ns)
-            return rc;
-    }
-}
-
-static int wait_fd(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns)
-{
-    if (fd < 0)
-        return -EBADF;
-    pn__wait_private(core);
-    return wait_any(core, fd, events, deadline_ns);
-}
-
-static int sleep_until(struct pn_core *core, int64_t deadline_ns)
-{
-    pn__wait_private(core);
-    return wait_any(core, -1, 0, deadline_ns);
-}
-
-static int park(struct pn_core *core, uint32_t number, int64_t deadline_ns)
-{
-    /* A wait without an fd cannot be polled beside the loop. Where nobody can take over, the watchdog
-     * goes on trying: the stay is INSIDE. */
-    (void)wait_beside(core, -1, 0, PN_NEVER_NS, false, false);
-    away_begin(core);
-    int rc = pn__os_park(core, number, deadline_ns);
-    away_end(core);
-    return rc;
-}
-
-static void yield(struct pn_core *core)
-{
-    bool work = false;
-    if (look_in(core)) {
-        work = pn_loop_has_work(core->cores->loop);
-        pn_core_enter_app(core);
-    }
-    if (!work) {
-        sched_yield();
-        return;
-    }
-    (void)wait_beside(core, -1, 0, PN_NEVER_NS, false, false);
-    away_begin(core);
-    sched_yield();
-    away_end(core);
-}
-
-static bool block_begin(struct pn_core *core, int fd, uint32_t events)
-{
-    int64_t until_ns = pn_deadline_ns(pn_clock_mono_ns(), core->cores->config.lease_ns);
-    enum beside how = wait_beside(core, fd, events, until_ns, fd >= 0, true);
-    if (how == BESIDE_FD)
-        return false;
-    away_begin(core);
-    pn__blocking_begin(core);
-    return true;
-}
-
-static void block_end(struct pn_core *core)
-{
-    pn__blocking_end(core);
-    (void)pn__wait_take_cut(core); /* whoever made the call looks at pn_core_is_cut */
-    away_end(core);
-}
-
 static void wake(struct pn_core *core)
 {
     (void)core;
@@ -639,12 +489,12 @@ const struct pn__carrier pn__carrier_threads = {
     .run = run,
     .end = end,
     .quiet = quiet,
-    .wait_fd = wait_fd,
-    .sleep_until = sleep_until,
-    .park = park,
-    .yield = yield,
-    .block_begin = block_begin,
-    .block_end = block_end,
+    .wait_fd = pn__threads_wait_fd,
+    .sleep_until = pn__threads_sleep_until,
+    .park = pn__threads_park,
+    .yield = pn__threads_yield,
+    .block_begin = pn__threads_block_begin,
+    .block_end = pn__threads_block_end,
     .wake = wake,
     .poke = pn__watchdog_signal,
 };

@@ -6,6 +6,8 @@
  *                                       |                   |
  *                                       +----unpark---------+--> WOKEN --> OVER
  *
+ * A sleep of the thread carrier, whose end the loop keeps: BLOCKED --promised the baton--> GRANTED --has it--> WOKEN.
+ *
  * The number stands in the same word, so that a wake and a wait agree in one compare-and-swap. */
 #include <poll.h>
 

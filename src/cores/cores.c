@@ -279,6 +279,8 @@ void pn_cores_destroy(struct pn_cores *cores)
     (void)pn__baton_get(&cores->baton, home->number, false, NULL);
     pn__admission_fini(cores);
     pn_timer_cancel(cores->loop, &cores->hard_timer);
+    for (unsigned i = 0; i < atomic_load(&cores->all_count); i++)
+        pn_timer_cancel(cores->loop, &cores->all[i]->timer); /* of a sleep that was cut short */
     pn_task_cancel(&cores->nudge_task);
     unhook_loop(cores);
     pn__core_self = NULL;

@@ -42,6 +42,7 @@ enum pn__wait_state {
     PN__WAIT_WOKEN = 2,   /* a wake came for this number */
     PN__WAIT_PARKED = 3,  /* a fiber that is switched away from */
     PN__WAIT_BLOCKED = 4, /* its OS thread sleeps on the word */
+    PN__WAIT_GRANTED = 5, /* the same, but nothing ends it any more than the baton, which comes */
 };
 #define PN__WAIT_BITS 3
 
@@ -84,6 +85,11 @@ struct pn_core {
     bool joinable;
     _Atomic uint32_t designated; /* 1: wake up, the baton is for you */
     struct pn__slot slot;
+    uint32_t sleep_number;   /* [owner] the wait that the timer stands for */
+    struct pn_core *to_call; /* [self] was granted the baton and is to be woken */
+
+    /* fibers; threads: a sleep. [owner] */
+    struct pn_timer timer;
 
     /* fibers, all [owner] */
     struct pn__fiber fiber;
@@ -95,7 +101,6 @@ struct pn_core {
     bool inside;               /* was inside the application when it was switched away from */
     int reason;                /* why it was resumed: enum pn_wait or negative errno */
     struct pn_watch watch;
-    struct pn_timer timer;
     struct pn_task yield_task;
     struct pn_message message; /* wakes from other threads */
     atomic_bool message_sent;
@@ -184,12 +189,16 @@ struct pn_cores {
     /* threads */
     struct pn__slots slots;
     _Atomic int64_t idle_span_ns; /* tests shorten it */
+    struct pn_core *due;          /* [owner] promised the baton by the timer that fired just now */
+    uint64_t sleepers_turn;       /* [owner] the turn that the next field is about */
+    unsigned sleepers_run;        /* [owner] sleepers that went on in it */
+
+    unsigned resumed_run; /* [owner] cores that went on since the last step of the loop */
 
     /* fibers, all [owner] */
     struct pn__stack_pool stacks;
     struct pn__fiber_regions regions;
     struct pn_list resumed;
-    unsigned resumed_run; /* since the last step of the loop */
     unsigned parked_count;
     unsigned idle_low; /* fewest idle fibers since the last look */
     struct pn_timer trim_timer;
@@ -271,7 +280,7 @@ void pn__watchdog_cut(struct pn_core *core);
 /* A signal that ends the call in which CORE's thread waits. Watchdog only. */
 void pn__watchdog_signal(struct pn_core *core);
 
-/* --- carrier_threads.c, for the watchdog --- */
+/* --- carrier_threads.c, for the watchdog and for waits --- */
 
 /* Whether somebody can take the baton. *NEXT: an idle thread, or a new one; it counts as coming, and must
  * be designated or pushed back. NULL: one is on its way already, see pn__threads_freed. */
@@ -280,6 +289,24 @@ bool pn__threads_find(struct pn_cores *cores, struct pn_core **next);
 void pn__threads_freed(struct pn_cores *cores);
 void pn__threads_designate(struct pn_core *core);
 void pn__threads_push_back(struct pn_core *core);
+
+/* INSIDE and detached, about to block. True: given away, or stolen before. False: nobody could be had. */
+bool pn__threads_offer(struct pn_core *core);
+
+/* --- threads_wait.c --- */
+
+/* ACTIVE -> INSIDE of CORE, which is promised it. Any thread calls it then: until that it sleeps. */
+void pn__threads_grant(struct pn_core *core);
+void pn__threads_call(struct pn_core *core);
+/* Runner. A sleeper that the events of a long turn have kept waiting, promised the baton; NULL. */
+struct pn_core *pn__threads_take_overdue(struct pn_cores *cores);
+/* What struct pn__carrier says. */
+int pn__threads_wait_fd(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns);
+int pn__threads_sleep_until(struct pn_core *core, int64_t deadline_ns);
+int pn__threads_park(struct pn_core *core, uint32_t number, int64_t deadline_ns);
+void pn__threads_yield(struct pn_core *core);
+bool pn__threads_block_begin(struct pn_core *core, int fd, uint32_t events);
+void pn__threads_block_end(struct pn_core *core);
 
 /* --- small ones --- */
 

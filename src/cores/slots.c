@@ -16,13 +16,13 @@ void pn__slots_init(struct pn__slots *s, unsigned count)
 void pn__slot_init(struct pn__slot *slot)
 {
     pn_list_init(&slot->node);
-    atomic_init(&slot->granted, 0);
+    atomic_init(&slot->granted, PN__SLOT_QUEUED);
     slot->held = false;
 }
 
-static bool granted(const struct pn__slot *slot)
+static enum pn__slot_grant grant_of(const struct pn__slot *slot)
 {
-    return atomic_load_explicit(&slot->granted, memory_order_acquire) != 0;
+    return atomic_load_explicit(&slot->granted, memory_order_acquire);
 }
 
 /* Takes a free slot, or a place in the queue: then *SEEN is how far the queue had come, and the span
@@ -38,7 +38,7 @@ static bool get_or_queue(struct pn__slots *s, struct pn__slot *slot, unsigned *s
         *seen = s->grants;
         *span_ns += s->queued / PN__SLOTS_AHEAD * *span_ns;
         s->queued++;
-        atomic_store_explicit(&slot->granted, 0, memory_order_relaxed);
+        atomic_store_explicit(&slot->granted, PN__SLOT_QUEUED, memory_order_relaxed);
         pn_list_push_back(&s->queue, &slot->node);
     }
     pn__lock_drop(&s->lock);
@@ -49,9 +49,11 @@ static bool get_or_queue(struct pn__slots *s, struct pn__slot *slot, unsigned *s
 static bool give_up(struct pn__slots *s, struct pn__slot *slot, unsigned *seen)
 {
     pn__lock_take(&s->lock);
-    bool moved = s->grants != *seen && !granted(slot);
+    /* Off the queue and not granted: that is about to come. */
+    bool queued = pn_list_linked(&slot->node);
+    bool moved = (s->grants != *seen || !queued) && grant_of(slot) == PN__SLOT_QUEUED;
     *seen = s->grants;
-    if (!moved && pn_list_linked(&slot->node)) {
+    if (!moved && queued) {
         pn_list_remove(&slot->node);
         s->queued--;
     }
@@ -67,14 +69,24 @@ bool pn__slots_get(struct pn__slots *s, struct pn__slot *slot, int64_t span_ns)
     if (get_or_queue(s, slot, &seen, &span_ns))
         return slot->held = true;
     int64_t deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns);
-    while (!granted(slot)) {
-        if (pn__futex_wait(&slot->granted, 0, deadline_ns) != -ETIMEDOUT)
+    while (grant_of(slot) == PN__SLOT_QUEUED) {
+        if (pn__futex_wait(&slot->granted, PN__SLOT_QUEUED, deadline_ns) != -ETIMEDOUT)
             continue;
         if (give_up(s, slot, &seen))
             break;
         deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns);
     }
-    return slot->held = granted(slot);
+    return slot->held = grant_of(slot) == PN__SLOT_HAD;
+}
+
+static struct pn__slot *pop(struct pn__slots *s)
+{
+    struct pn_list *node = pn_list_pop_front(&s->queue);
+    if (!node)
+        return NULL;
+    s->queued--;
+    s->grants++;
+    return pn_list_entry(node, struct pn__slot, node);
 }
 
 void pn__slots_put(struct pn__slots *s, struct pn__slot *slot)
@@ -83,18 +95,28 @@ void pn__slots_put(struct pn__slots *s, struct pn__slot *slot)
         return;
     slot->held = false;
     pn__lock_take(&s->lock);
-    struct pn_list *node = pn_list_pop_front(&s->queue);
-    struct pn__slot *next = NULL;
-    if (node) {
-        next = pn_list_entry(node, struct pn__slot, node);
+    struct pn__slot *next = pop(s);
+    if (next) {
         /* Under the lock: a waiter whose time is over decides by this flag, with the lock held. */
-        atomic_store_explicit(&next->granted, 1, memory_order_release);
-        s->queued--;
-        s->grants++;
+        atomic_store_explicit(&next->granted, PN__SLOT_HAD, memory_order_release);
     } else {
         s->free_count++;
     }
     pn__lock_drop(&s->lock);
     if (next)
         pn__futex_wake(&next->granted, 1);
+}
+
+struct pn__slot *pn__slots_pop(struct pn__slots *s)
+{
+    pn__lock_take(&s->lock);
+    struct pn__slot *slot = pop(s);
+    pn__lock_drop(&s->lock);
+    return slot;
+}
+
+void pn__slots_release(struct pn__slot *slot)
+{
+    atomic_store_explicit(&slot->granted, PN__SLOT_SPARED, memory_order_release);
+    pn__futex_wake(&slot->granted, 1);
 }

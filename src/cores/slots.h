@@ -19,10 +19,16 @@ struct pn__slots {
     struct pn_list queue; /* of pn__slot, first come first served */
 };
 
+enum pn__slot_grant {
+    PN__SLOT_QUEUED = 0,
+    PN__SLOT_HAD = 1,
+    PN__SLOT_SPARED = 2, /* it may go on without one */
+};
+
 /* One core's place; embedded in it. */
 struct pn__slot {
     struct pn_list node;
-    _Atomic uint32_t granted; /* also what its thread sleeps on */
+    _Atomic uint32_t granted; /* enum pn__slot_grant; also what its thread sleeps on */
     bool held;                /* its own thread only */
 };
 
@@ -36,3 +42,7 @@ void pn__slot_init(struct pn__slot *slot);
 bool pn__slots_get(struct pn__slots *s, struct pn__slot *slot, int64_t span_ns);
 /* Gives it to the next in the queue. Harmless when not held. */
 void pn__slots_put(struct pn__slots *s, struct pn__slot *slot);
+/* Takes the first off the queue, for the baton instead of a slot; NULL: nobody queues. It sleeps on until
+ * pn__slots_release, and then its pn__slots_get has returned false. */
+struct pn__slot *pn__slots_pop(struct pn__slots *s);
+void pn__slots_release(struct pn__slot *slot);

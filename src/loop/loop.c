@@ -265,6 +265,16 @@ int64_t pn_loop_update_now(struct pn_loop *loop)
     return loop->now_ns = loop->poller->now_ns(loop->poller);
 }
 
+unsigned pn_loop_turn_events(const struct pn_loop *loop)
+{
+    return (unsigned)loop->event_count;
+}
+
+uint64_t pn_loop_turn(const struct pn_loop *loop)
+{
+    return loop->stats.turns;
+}
+
 struct pn_poller *pn_loop_poller(struct pn_loop *loop)
 {
     return loop->poller;

@@ -109,6 +109,10 @@ struct pn_phase_handler {
 };
 void pn_loop_set_phase(struct pn_loop *loop, enum pn_phase phase, const struct pn_phase_handler *h);
 
+/* How many events the turn under way began with, and which turn it is. */
+unsigned pn_loop_turn_events(const struct pn_loop *loop);
+uint64_t pn_loop_turn(const struct pn_loop *loop);
+
 /* Figures of the loop, ever growing. */
 struct pn_loop_stats {
     uint64_t turns;
@@ -190,8 +194,10 @@ int pn_timer_set(struct pn_loop *loop, struct pn_timer *timer, int64_t deadline_
 void pn_timer_cancel(struct pn_loop *loop, struct pn_timer *timer);
 /* The earliest deadline of all, PN_NEVER_NS without one. */
 int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop);
-/* The timer that has it, NULL without one: for whoever wants to fetch what it will touch. */
-const struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop);
+/* The timer that has it, NULL without one: for whoever goes on with what it stands for, or fetches it. */
+struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop);
+/* No more timers in this turn: a look for events comes first. */
+void pn_loop_rest_timers(struct pn_loop *loop);
 
 /* Time-outs of many objects with one span (a connection state's): a FIFO list a class, and one
  * timer for it that is moved lazily. Starting one, also one that runs, puts it at the list's

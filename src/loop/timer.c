@@ -110,9 +110,15 @@ int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop)
     return loop->heap_count ? loop->heap[0].deadline_ns : PN_NEVER_NS;
 }
 
-const struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop)
+struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop)
 {
     return loop->heap_count ? loop->heap[0].timer : NULL;
+}
+
+void pn_loop_rest_timers(struct pn_loop *loop)
+{
+    if (loop->phase == PN__TURN_TIMERS)
+        loop->phase_done = PN_TURN_TIMERS_MAX;
 }
 
 bool pn__timer_step(struct pn_loop *loop)

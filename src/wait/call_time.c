@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* nanosleep, clock_nanosleep, usleep, sleep and sched_yield (POSIX.1-2017) in a core.
  *
- * A thread offers the loop and makes the very same call. A fiber parks until the deadline on the
- * monotonic clock; a sleep on another clock is turned into a span when it begins, so a step of the real
+ * A core sleeps until a deadline on the monotonic clock, which the loop keeps: so it wakes once, and with the
+ * loop its own. Two sleeps of threads are the very same call, with the loop offered before: until another clock
+ * shows a time, and one that is over at once, which code spins with until somebody else has got on. A fiber lets
+ * the others run for the latter; the former it turns into a span when it begins, so a step of the real
  * clock during a CLOCK_REALTIME sleep moves a fiber's wake-up where it would not move a thread's: the
- * span is looked at again at least once a second for absolute deadlines. A sleep that is over at once lets the other
- * fibers run, as it lets other threads: code spins with it until somebody else has got on. */
+ * span is looked at again at least once a second for absolute deadlines. */
 #include <errno.h>
 #include <sched.h>
 #include <unistd.h>
@@ -40,36 +41,41 @@ static int64_t span_ns(const struct timespec *t)
     return pn_timespec_ns(t);
 }
 
-/* 0: slept, or cut (the wait counts as finished); EINTR with *left_ns. */
+/* 0: slept, or cut (the wait counts as finished); or EINTR. */
+static int sleep_until(struct pn_core *core, int64_t deadline_ns)
+{
+    return pn_core_sleep_until(core, deadline_ns) == PN_WAIT_INTERRUPTED ? EINTR : 0;
+}
+
+/* The same; EINTR with *left_ns. */
 static int sleep_span(struct pn_core *core, int64_t span, int64_t *left_ns)
 {
     int64_t deadline = pn_deadline_ns(pn_clock_mono_ns(), span);
-    int r = pn_core_sleep_until(core, deadline);
-    if (r != PN_WAIT_INTERRUPTED)
+    int r = sleep_until(core, deadline);
+    if (r == 0)
         return 0;
     int64_t left = deadline - pn_clock_mono_ns();
     *left_ns = left > 0 ? left : 0;
-    return EINTR;
+    return r;
 }
 
-/* Until CLOCK shows DEADLINE, which may jump. */
-static int sleep_absolute(struct pn_core *core, clockid_t clock, const struct timespec *deadline)
+/* Until CLOCK shows UNTIL, which may jump. */
+static int sleep_absolute(struct pn_core *core, clockid_t clock, int64_t until_ns)
 {
     const int64_t look_ns = (int64_t)PN_CORE_RECHECK_MS * PN_NS_PER_MS;
-    int64_t until = span_ns(deadline);
-    for (bool slept = false;; slept = true) {
-        int64_t left = until - clock_now_ns(clock), ignored;
-        if (left <= 0) {
-            if (!slept)
-                pn_core_yield(core);
+    if (until_ns <= clock_now_ns(clock)) {
+        pn_core_yield(core);
+        return 0;
+    }
+    if (clock == CLOCK_MONOTONIC)
+        return sleep_until(core, until_ns);
+    for (;;) {
+        int64_t left = until_ns - clock_now_ns(clock), ignored;
+        if (left <= 0)
             return 0;
-        }
-        bool steps = clock != CLOCK_MONOTONIC && left > look_ns;
-        int r = sleep_span(core, steps ? look_ns : left, &ignored);
-        if (r != 0)
+        int r = sleep_span(core, left > look_ns ? look_ns : left, &ignored);
+        if (r != 0 || left <= look_ns || pn_core_is_cut(core))
             return r;
-        if (!steps || pn_core_is_cut(core))
-            return 0;
     }
 }
 
@@ -82,6 +88,14 @@ static int sleep_thread(struct pn_core *core, clockid_t clock, int flags,
     int r = clock_nanosleep(clock, flags, request, rest);
     pn_core_block_end(core);
     return r == EINTR && pn_core_is_cut(core) ? 0 : r;
+}
+
+/* True: a sleep of a thread that the loop cannot keep the end of, see above. */
+static bool is_the_call(struct pn_core *core, clockid_t clock, int flags, int64_t until_ns)
+{
+    if (pn__core_is_fiber(core) || !(flags & TIMER_ABSTIME))
+        return false;
+    return clock != CLOCK_MONOTONIC || until_ns <= pn_clock_mono_ns();
 }
 
 int pn__call_clock_nanosleep(clockid_t clock, int flags, const struct timespec *request,
@@ -100,13 +114,11 @@ int pn__call_clock_nanosleep(clockid_t clock, int flags, const struct timespec *
     int64_t left = 0;
     int r;
     pn__wait_count();
-    if (!pn__core_is_fiber(core))
+    if (is_the_call(core, clock, flags, span_ns(request)))
         r = sleep_thread(core, clock, flags, request, rest);
     else if (flags & TIMER_ABSTIME)
-        r = sleep_absolute(core, clock, request);
-    else
-        r = sleep_span(core, span_ns(request), &left);
-    if (r == EINTR && rest && !(flags & TIMER_ABSTIME) && pn__core_is_fiber(core))
+        r = sleep_absolute(core, clock, span_ns(request));
+    else if ((r = sleep_span(core, span_ns(request), &left)) == EINTR && rest)
         *rest = pn_ns_timespec(left);
     errno = saved;
     return r;

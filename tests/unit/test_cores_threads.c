@@ -480,9 +480,105 @@ static void test_without_host(void **state)
     pn_loop_destroy(b.loop);
 }
 
+/* --- sleepers and the baton ------------------------------------------------------------------------------ */
+
+static bool has_baton(void)
+{
+    const struct pn_core *core = pn_core_self();
+    return pn__baton_is(&core->cores->baton, core->number, PN__BATON_INSIDE);
+}
+
+static void app_wakes_with_baton(struct request *r)
+{
+    MUST(has_baton());
+    for (int i = 0; i < 3; i++) {
+        int64_t t0 = pn_clock_mono_ns();
+        MUST(app_sleep((5 + (r->index + i) % 7) * MS) == PN_WAIT_TIMEOUT);
+        MUST(pn_clock_mono_ns() - t0 >= 5 * MS);
+        r->result += has_baton();
+    }
+}
+
+/* Nobody wakes to queue: whose time is over goes on where the loop was, however late the others let it. */
+static void test_sleepers_wake_with_the_baton(void **state)
+{
+    (void)state;
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.count = 40;
+    c.lease_ns = 60 * PN_NS_PER_SEC; /* nobody is robbed on a busy machine */
+    server_make(&s, THREADS, &c);
+    struct request *all = requests_make(&s, 40, app_wakes_with_baton);
+    assert_int_equal(server_run(&s, 40), 0);
+    for (int i = 0; i < 40; i++)
+        assert_int_equal(all[i].result, 3);
+    assert_int_equal(server_stats(&s).rechecks_needed, 0);
+    free(all);
+    server_free(&s);
+}
+
+static void app_computes_a_little(struct request *r)
+{
+    (void)r;
+    app_compute(4 * MS);
+}
+
+static void app_sleeps_beside_them(struct request *r)
+{
+    MUST(app_sleep(10 * MS) == PN_WAIT_TIMEOUT);
+    r->result = atomic_load(&r->s->finished);
+}
+
+/* No stay is longer than the lease, and no timer is due before the turn has come through. */
+static void test_a_long_turn_lets_sleepers_go_on(void **state)
+{
+    (void)state;
+    struct server s;
+    struct request sleeper;
+    server_make(&s, THREADS, NULL);
+    request_init(&sleeper, &s, app_sleeps_beside_them);
+    request_post(&sleeper);
+    struct request *all = requests_make(&s, 200, app_computes_a_little);
+    assert_int_equal(server_run(&s, 201), 0);
+    assert_true(sleeper.result < 100);
+    free(all);
+    server_free(&s);
+}
+
+static void app_sleeps_twice(struct request *r)
+{
+    if (r->index == 0)
+        MUST(app_sleep(20 * MS) == PN_WAIT_CUT);
+    else
+        pn_core_cut(atomic_load(&r->peer->core));
+    MUST(app_sleep(40 * MS) == PN_WAIT_TIMEOUT);
+    MUST(app_sleep(MS) == PN_WAIT_TIMEOUT);
+}
+
+/* The timer of a sleep that was cut comes later, while its core sleeps again. */
+static void test_stale_timers(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 5; round++) {
+        struct server s;
+        struct pn_cores_config c = test_config;
+        c.lease_ns = 60 * PN_NS_PER_SEC;
+        server_make(&s, THREADS, &c);
+        struct request *all = requests_make(&s, 2, app_sleeps_twice);
+        all[1].peer = &all[0];
+        assert_int_equal(server_run(&s, 2), 0);
+        all_done(all, 2);
+        free(all);
+        server_free(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sleepers_wake_with_the_baton),
+        cmocka_unit_test(test_a_long_turn_lets_sleepers_go_on),
+        cmocka_unit_test(test_stale_timers),
         cmocka_unit_test(test_hello),
         cmocka_unit_test(test_pipes),
         cmocka_unit_test(test_sleepers),
