@@ -5,8 +5,8 @@ SHELL := /bin/bash
 export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
 export STDLIB_MODULES STDLIB_CARRIERS ASYNCIO_MODULES SOAK_SECONDS SOAK_CARRIERS
 
-.PHONY: help demo examples test test-stdlib test-drivers test-asyncio soak soak-asan asan tsan fuzz sim lint \
-	bench format clean
+.PHONY: help demo examples test test-sid test-stdlib test-drivers test-asyncio soak soak-asan asan tsan \
+	fuzz sim lint bench format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | expand -t 16
@@ -19,6 +19,9 @@ examples: ## a Flask and a Django program in each carrier, beside services that 
 
 test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" chooses)
 	@tools/test
+
+test-sid: ## `make test` on Python 3.14, in a root of Debian sid that debootstrap makes
+	@tools/test-sid
 
 test-stdlib: ## the standard library's own tests, run inside requests
 	@tools/test-stdlib

@@ -120,7 +120,7 @@ enum pn_header_id {{
 enum {{ PN_HEADER_NAME_MAX = {NAME_MAX} }};
 
 struct pn_header_known {{
-    char text[PN_HEADER_NAME_MAX]; /* lower case, filled up with NUL */
+    PN_NONSTRING char text[PN_HEADER_NAME_MAX]; /* lower case, filled up with NUL */
     uint8_t len;
     bool trailer_forbidden; /* RFC 9110 6.5.1 */
 }};

@@ -17,7 +17,13 @@
 #define PN_COLD                      __attribute__((cold, noinline))
 #define PN_NOINLINE                  __attribute__((noinline))
 #define PN_UNUSED                    __attribute__((unused))
-#define PN_MUST_CHECK                __attribute__((warn_unused_result))
+/* Bytes that need not end with NUL. */
+#if __has_attribute(nonstring)
+#define PN_NONSTRING __attribute__((nonstring))
+#else
+#define PN_NONSTRING
+#endif
+#define PN_MUST_CHECK __attribute__((warn_unused_result))
 
 /* The struct that embeds MEMBER at PTR. */
 #define pn_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))

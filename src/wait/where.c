@@ -21,7 +21,8 @@
 
 enum {
     STACK_WORDS = 2048, /* looked at, from the stack pointer on */
-    CALL_BYTES = 7,     /* of the longest call instruction */
+    CLOSE_BY_WORDS = 64,
+    CALL_BYTES = 7, /* of the longest call instruction */
     MAPS_SIZE_MAX = 4 * 1024 * 1024,
     MAPS_STEP = 64 * 1024,
 };
@@ -202,23 +203,43 @@ static bool follows_call(uintptr_t address)
     return false;
 }
 
-/* The innermost caller that is worth a name; OWN is an address in Pelton's own code. */
+static bool is_of_libc(const struct line *file)
+{
+    static const char *const names[] = {"libc.so",    "libc-",   "ld-linux",
+                                        "libpthread", "libasan", "libtsan"};
+    for (size_t i = 0; i < PN_ARRAY_LEN(names); i++)
+        if (begins(file, names[i]))
+            return true;
+    return false;
+}
+
+static bool is_interpreter(const struct line *file)
+{
+    return begins(file, "python") || begins(file, "libpython");
+}
+
+/* The innermost caller that is worth a name. The interpreter's code is called by libraries and calls them, so
+ * stale addresses in it lie everywhere: another library close by goes before it. */
 static bool find_caller(const char *maps, const uintptr_t *words, size_t count, struct line *out)
 {
     struct line own = {0};
+    struct line file;
+    bool found = false;
     (void)find(maps, (uintptr_t)&pn_where, &own);
     for (size_t i = 0; i < count; i++) {
         if (words[i] < 4096 || (words[i] >= own.begin && words[i] < own.end) ||
-            !find(maps, words[i], out))
+            !find(maps, words[i], &file))
             continue;
-        take_file(out);
-        if (begins(out, "libc.so") || begins(out, "libc-") || begins(out, "ld-linux") ||
-            begins(out, "libpthread") || begins(out, "libasan") || begins(out, "libtsan"))
+        take_file(&file);
+        if (is_of_libc(&file) || (found && is_interpreter(&file)) || !follows_call(words[i]))
             continue;
-        if (follows_call(words[i]))
+        *out = file;
+        if (!is_interpreter(&file))
             return true;
+        found = true;
+        count = pn_min_size(count, i + CLOSE_BY_WORDS);
     }
-    return false;
+    return found;
 }
 
 /* --- What is said ------------------------------------------------------------------------------------ */

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -323,6 +324,8 @@ def test_recursion_to_the_limit(serve: Serve, carrier: tuple[str, ...], carrier_
     for _ in range(2):
         for answer in together(server, ["/recurse"] * MANY[carrier_name], timeout_s=60):
             assert answer.pop("still") == 5050
+            if sys.version_info >= (3, 14):
+                answer.pop("comparison")  # its limit is the C stack, which is enough for it
             assert set(answer.values()) == {"RecursionError"}, answer
 
 

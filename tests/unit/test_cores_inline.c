@@ -165,7 +165,7 @@ static void test_cut(void **state)
         assert_int_equal(server_run(&s, 2), 0);
         pthread_join(t, NULL);
         all_done(all, 2);
-        assert_in_range(atomic_load(&s.py.raises), 1, raises_due(start_ns));
+        check_raises(&s.py, start_ns);
         assert_int_equal(s.py.home.unraised, 1);
         close(fd[0]);
         close(fd[1]);
