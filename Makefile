@@ -38,6 +38,10 @@ soak-asan: ## the same under AddressSanitizer and UBSan
 test-asyncio: ## CPython's own asyncio tests on pelton.Loop, beside the standard library's loop
 	@tools/test-asyncio
 
+.PHONY: spec
+spec: ## Autobahn's WebSocket suite against the server
+	@tools/spec
+
 asan: ## unit tests, simulation and pytest under AddressSanitizer and UBSan
 	@tools/test --sanitize address
 

@@ -42,7 +42,7 @@ static void channel_dealloc(PyObject *self)
     struct pn__channel *c = (struct pn__channel *)self;
     struct pn__asgi *asgi = c->gw ? c->gw->asgi : NULL;
     PyTypeObject *type = Py_TYPE(self);
-    PN_ASSERT(!c->x && !c->task && pn_list_empty(&c->waiters));
+    PN_ASSERT(!c->x && !c->ws && !c->task && pn_list_empty(&c->waiters));
     pn_list_remove(&c->node);
     pn_list_remove(&c->call.node);
     Py_CLEAR(c->scope);
@@ -63,8 +63,10 @@ void pn__asgi_release_exchange(struct pn__channel *c)
     if (!x)
         return;
     c->x = NULL;
-    x->notify = NULL;
-    x->handler = NULL;
+    if (x->handler == c) { /* else it is a WebSocket's by now */
+        x->notify = NULL;
+        x->handler = NULL;
+    }
     pn_exchange_unpin(x);
 }
 
@@ -100,7 +102,9 @@ static void say_incomplete(struct pn__channel *c, const char *what)
 static void settle_exchange(struct pn__channel *c, bool failed)
 {
     if (!failed && !c->cut)
-        say_incomplete(c, c->stage == PN__ASGI_STARTING
+        say_incomplete(c, c->ws_stage == PN__ASGI_WS_CONNECTING
+                              ? "the application returned without answering the handshake"
+                          : c->stage == PN__ASGI_STARTING
                               ? "the application returned without starting its response"
                               : "the application returned without completing its response");
     if (!c->x) /* the log had to wait */
@@ -115,6 +119,13 @@ static void settle_exchange(struct pn__channel *c, bool failed)
     pn__asgi_disown(core);
 }
 
+static void settle_websocket(struct pn__channel *c, bool failed)
+{
+    struct pn_core *core = pn__asgi_own();
+    pn__asgi_ws_settle(c, failed);
+    pn__asgi_disown(core);
+}
+
 /* Inside, once. An exception that is set is the application's. Drops the list's reference. */
 static void finish(struct pn__channel *c)
 {
@@ -126,7 +137,9 @@ static void finish(struct pn__channel *c)
         else
             pn__log_exception_of(gw, c->x, "the application failed");
     }
-    if (pn_unlikely(c->x))
+    if (pn_unlikely(c->ws))
+        settle_websocket(c, failed);
+    else if (pn_unlikely(c->x))
         settle_exchange(c, failed);
     pn_list_remove(&c->call.node);
     pn_list_remove(&c->node);
@@ -369,9 +382,15 @@ void pn__asgi_start(struct pn_handler *h, struct pn_exchange *x)
     struct pn__asgi *asgi = gw->asgi;
     int gc = pn_pycompat_hold_gc();
     struct pn__channel *c = channel_new(gw, x);
-    if (pn_likely(c))
-        c->scope = pn__asgi_scope(gw, x);
+    int kind = pn_unlikely(c && x->upgrade_asked) ? pn__asgi_ws_check(c) : 0;
+    if (pn_likely(c && kind >= 0))
+        c->scope = pn__asgi_scope(gw, x, kind > 0);
     pn_pycompat_release_gc(gc);
+    if (pn_unlikely(kind < 0)) {
+        c->x = NULL;
+        Py_DECREF(&c->ob_base);
+        return;
+    }
     if (pn_unlikely(!c || !c->scope)) {
         PyErr_Clear();
         pn_log_error(gw->log, "a request was refused: no memory for its scope");
@@ -489,6 +508,8 @@ void pn__asgi_stop(struct pn_gateway *gw)
     struct pn_list *node;
     while ((node = pn_list_pop_front(&asgi->open))) {
         struct pn__channel *c = pn_list_entry(node, struct pn__channel, node);
+        if (c->ws)
+            pn__asgi_ws_settle(c, false);
         pn__asgi_release_exchange(c);
         pn_list_remove(&c->call.node);
         pn_list_push_back(&asgi->left, &c->node);

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "gateway/internal.h"
+#include "http/ws_conn.h"
 
 /* Interned strings; pn__asgi_word_text in asgi_names.c has the same order. */
 enum pn__asgi_word {
@@ -26,6 +27,8 @@ enum pn__asgi_word {
     PN__A_STATUS,
     PN__A_HEADERS,
     PN__A_TRAILERS,
+    PN__A_TEXT,
+    PN__A_BYTES,
     /* other keys of scopes and messages */
     PN__A_ASGI,
     PN__A_HTTP_VERSION,
@@ -44,6 +47,10 @@ enum pn__asgi_word {
     PN__A_OFFSET,
     PN__A_COUNT,
     PN__A_LINKS,
+    PN__A_SUBPROTOCOLS,
+    PN__A_SUBPROTOCOL,
+    PN__A_CODE,
+    PN__A_REASON,
     /* types of scopes and messages */
     PN__A_HTTP,
     PN__A_HTTPS,
@@ -56,6 +63,17 @@ enum pn__asgi_word {
     PN__A_RESPONSE_ZEROCOPYSEND,
     PN__A_EARLY_HINT,
     PN__A_RESPONSE_DEBUG,
+    PN__A_WS_ACCEPT,
+    PN__A_WS_SEND,
+    PN__A_WS_CLOSE,
+    PN__A_WS_RESPONSE_START,
+    PN__A_WS_RESPONSE_BODY,
+    PN__A_WS,
+    PN__A_WSS,
+    PN__A_WEBSOCKET,
+    PN__A_WS_CONNECT,
+    PN__A_WS_RECEIVE,
+    PN__A_WS_DISCONNECT,
     /* values */
     PN__A_HTTP_1_0,
     PN__A_HTTP_1_1,
@@ -82,9 +100,9 @@ enum {
     PN__ASGI_LINES = 128,          /* slots for all header lines of a request */
     PN__ASGI_FREE_MAX = 64,        /* dead channels, and awaitables, kept for reuse */
     PN__ASGI_OTHER_NAME_MAX = 256, /* bytes of a name that are lower-cased on the stack */
-    PN__ASGI_FIELDS = PN__A_TRAILERS + 1,
+    PN__ASGI_FIELDS = PN__A_BYTES + 1,
     PN__ASGI_TYPE_FIRST = PN__A_RESPONSE_START, /* of the types that an application sends */
-    PN__ASGI_TYPES = PN__A_RESPONSE_DEBUG + 1 - PN__ASGI_TYPE_FIRST,
+    PN__ASGI_TYPES = PN__A_WS_RESPONSE_BODY + 1 - PN__ASGI_TYPE_FIRST,
 };
 
 /* A header that was seen before, if it is no secret. */
@@ -103,8 +121,9 @@ struct pn__asgi_lines {
 };
 
 struct pn__asgi_server {
-    PyObject *scope;   /* owned: the template of http scopes */
-    PyObject *address; /* owned: (host, port) */
+    PyObject *scope;     /* owned: the template of http scopes */
+    PyObject *websocket; /* and of websocket's */
+    PyObject *address;   /* owned: (host, port) */
 };
 
 /* What the gateway has for ASGI: gw->asgi, owned. */
@@ -118,7 +137,8 @@ struct pn__asgi {
     struct pn__asgi_lines lines[PN__ASGI_LINES];
     struct pn__asgi_server *servers; /* as gw->servers */
     PyObject *extensions;            /* a dict */
-    PyObject *state;                 /* of lifespan; NULL: the application has none */
+    PyObject *ws_extensions;
+    PyObject *state; /* of lifespan; NULL: the application has none */
     PyObject *no_bytes;
     PyObject *slash;        /* b"/" */
     PyObject *request;      /* the message without a body */
@@ -142,6 +162,15 @@ struct pn__asgi {
     struct pn_list left; /* others that somebody still refers to */
     unsigned open_count;
     struct pn__answer answer; /* of the response that is being started; empty in between */
+};
+
+/* How far a WebSocket has come, by its application's messages. */
+enum pn__asgi_ws {
+    PN__ASGI_NO_WS = 0,
+    PN__ASGI_WS_CONNECTING = 1, /* the handshake is to be answered */
+    PN__ASGI_WS_RESPONDING = 2, /* by another answer than 101; stage says the rest */
+    PN__ASGI_WS_OPEN = 3,
+    PN__ASGI_WS_CLOSED = 4, /* refused, or the application has closed it */
 };
 
 /* How far the answer has come. */
@@ -173,6 +202,11 @@ struct pn__channel {
     bool wants_trailers;
     bool sending; /* an awaitable of send is under way */
     bool torn;    /* one was cancelled in the middle of a body */
+    /* Of a WebSocket. */
+    uint8_t ws_stage;   /* enum pn__asgi_ws */
+    bool connect_given; /* websocket.connect */
+    struct pn_ws *ws;   /* owned while open, and until the task is over; NULL: not accepted */
+    char key[PN_WS_KEY_SIZE];
 };
 
 /* What an awaitable's work came to. */
@@ -215,8 +249,8 @@ void pn__asgi_headers_fini(struct pn__asgi *asgi);
 /* --- asgi_scope.c --- */
 int pn__asgi_scope_init(struct pn_gateway *gw, struct pn__asgi *asgi);
 void pn__asgi_scope_fini(struct pn_gateway *gw, struct pn__asgi *asgi);
-/* Owner. A request's scope: new; NULL with an exception (memory). */
-PyObject *pn__asgi_scope(struct pn_gateway *gw, struct pn_exchange *x);
+/* Owner. A request's scope, or a WebSocket's: new; NULL with an exception (memory). */
+PyObject *pn__asgi_scope(struct pn_gateway *gw, struct pn_exchange *x, bool websocket);
 
 /* --- asgi_await.c --- */
 int pn__asgi_await_init(struct pn__asgi *asgi);
@@ -229,6 +263,12 @@ void pn__asgi_wake_all(struct pn__channel *c);
 /* --- asgi_http.c: the work of awaitables; home, inside --- */
 enum pn__asgi_step pn__asgi_http_receive(struct pn__channel *c, PyObject **result);
 enum pn__asgi_step pn__asgi_http_send(struct pn__channel *c, struct pn__awaitable *a);
+/* The message that starts an answer, and what send does with a part of its body; WHAT is for errors. */
+struct pn__message;
+enum pn__asgi_step pn__asgi_start_answer(struct pn__channel *c, struct pn__message *m,
+                                         const char *what);
+enum pn__asgi_step pn__asgi_send_body(struct pn__channel *c, struct pn__message *m,
+                                      struct pn__awaitable *a);
 
 /* --- asgi_message.c: home, inside --- */
 /* A message of the application's, whose dict outlives it; all borrowed of the dict. */
@@ -254,6 +294,14 @@ int pn__asgi_flag(const struct pn__asgi *asgi, struct pn__message *m, enum pn__a
                   bool default_value);
 /* The text of a message's type is not EXPECTED: an exception. */
 void pn__asgi_raise_order(PyObject *type, const char *expected);
+
+/* --- asgi_websocket.c: the same for WebSockets --- */
+/* Owner. What X asks for: 1, and C is one's; 0: an ordinary request; -1: neither, it was answered. */
+int pn__asgi_ws_check(struct pn__channel *c);
+enum pn__asgi_step pn__asgi_ws_receive(struct pn__channel *c, PyObject **result);
+enum pn__asgi_step pn__asgi_ws_send(struct pn__channel *c, struct pn__awaitable *a);
+/* Owner. The task is over: closes what is open. FAILED: with 1011. */
+void pn__asgi_ws_settle(struct pn__channel *c, bool failed);
 
 /* --- asgi_answer.c: heads of answers from messages; home, inside --- */
 /* Fills gw->asgi->answer with HEADERS, an iterable of (name, value) in bytes: 0, or -1 with an exception. */

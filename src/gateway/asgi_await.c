@@ -172,7 +172,7 @@ static enum pn__asgi_step work(struct pn__awaitable *a, PyObject **result)
         return PN__ASGI_FAIL;
     }
     if (!a->message)
-        return pn__asgi_http_receive(c, result);
+        return c->ws_stage ? pn__asgi_ws_receive(c, result) : pn__asgi_http_receive(c, result);
     if (a->state == NEW) {
         if (pn_unlikely(c->sending)) {
             PyErr_SetString(PyExc_RuntimeError, "send() is under way already");
@@ -182,7 +182,7 @@ static enum pn__asgi_step work(struct pn__awaitable *a, PyObject **result)
     }
     a->state = RUNNING;
     *result = Py_None;
-    enum pn__asgi_step step = pn__asgi_http_send(c, a);
+    enum pn__asgi_step step = c->ws_stage ? pn__asgi_ws_send(c, a) : pn__asgi_http_send(c, a);
     if (pn_likely(step == PN__ASGI_DONE))
         Py_INCREF(Py_None);
     return step;

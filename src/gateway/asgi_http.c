@@ -199,7 +199,7 @@ static enum pn__asgi_step push(struct pn__channel *c, struct pn__awaitable *a)
 
 /* --- send: the messages ------------------------------------------------------------------------ */
 
-static int take_status(PyObject *status)
+static int take_status(PyObject *status, const char *what)
 {
     if (!status) {
         if (!PyErr_Occurred())
@@ -207,25 +207,25 @@ static int take_status(PyObject *status)
         return -1;
     }
     if (!PyLong_Check(status)) {
-        PyErr_Format(PyExc_TypeError, "http.response.start: status must be int, not %.100s",
+        PyErr_Format(PyExc_TypeError, "%s: status must be int, not %.100s", what,
                      Py_TYPE(status)->tp_name);
         return -1;
     }
     int overflow;
     long code = PyLong_AsLongAndOverflow(status, &overflow);
     if (overflow || code < 200 || code > 999) {
-        PyErr_Format(PyExc_ValueError, "http.response.start: status must be 200 to 999, not %R",
-                     status);
+        PyErr_Format(PyExc_ValueError, "%s: status must be 200 to 999, not %R", what, status);
         return -1;
     }
     return (int)code;
 }
 
-static enum pn__asgi_step start(struct pn__channel *c, struct pn__message *m)
+enum pn__asgi_step pn__asgi_start_answer(struct pn__channel *c, struct pn__message *m,
+                                         const char *what)
 {
     struct pn__asgi *asgi = c->gw->asgi;
     struct pn__answer *a = &asgi->answer;
-    int status = take_status(pn__asgi_field(asgi, m, PN__A_STATUS));
+    int status = take_status(pn__asgi_field(asgi, m, PN__A_STATUS), what);
     if (status < 0)
         return PN__ASGI_FAIL;
     int trailers = pn__asgi_flag(asgi, m, PN__A_TRAILERS, false);
@@ -233,7 +233,7 @@ static enum pn__asgi_step start(struct pn__channel *c, struct pn__message *m)
     if (trailers < 0 || (!headers && PyErr_Occurred()))
         return PN__ASGI_FAIL;
     Py_XINCREF(headers);
-    int rc = headers ? pn__asgi_take_headers(asgi, headers, "http.response.start") : 0;
+    int rc = headers ? pn__asgi_take_headers(asgi, headers, what) : 0;
     Py_XDECREF(headers);
     if (rc < 0 || !c->x) {
         pn__answer_clear(a);
@@ -281,8 +281,8 @@ static int take_body(struct pn__asgi *asgi, struct pn__message *m, struct pn__aw
     return 0;
 }
 
-static enum pn__asgi_step send_body(struct pn__channel *c, struct pn__message *m,
-                                    struct pn__awaitable *a)
+enum pn__asgi_step pn__asgi_send_body(struct pn__channel *c, struct pn__message *m,
+                                      struct pn__awaitable *a)
 {
     if (take_body(c->gw->asgi, m, a) < 0)
         return PN__ASGI_FAIL;
@@ -436,7 +436,7 @@ static enum pn__asgi_step begin(struct pn__channel *c, struct pn__awaitable *a)
     switch (c->stage) {
     case PN__ASGI_STARTING:
         if (pn_likely(which == PN__A_RESPONSE_START))
-            return start(c, &m);
+            return pn__asgi_start_answer(c, &m, "http.response.start");
         if (which == PN__A_EARLY_HINT)
             return early_hint(c, &m);
         if (which == PN__A_RESPONSE_DEBUG)
@@ -444,7 +444,7 @@ static enum pn__asgi_step begin(struct pn__channel *c, struct pn__awaitable *a)
         break;
     case PN__ASGI_BODY:
         if (pn_likely(which == PN__A_RESPONSE_BODY))
-            return send_body(c, &m, a);
+            return pn__asgi_send_body(c, &m, a);
         if (which == PN__A_RESPONSE_PATHSEND || which == PN__A_RESPONSE_ZEROCOPYSEND)
             return send_file(c, &m, a, which == PN__A_RESPONSE_PATHSEND);
         break;

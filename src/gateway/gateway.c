@@ -104,6 +104,11 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     return 0;
 }
 
+void pn_gateway_set_websockets(struct pn_gateway *gw, struct pn_ws_server *websockets)
+{
+    gw->websockets = websockets;
+}
+
 struct pn_handler *pn_gateway_handler(struct pn_gateway *gw)
 {
     return &gw->handler;

@@ -24,6 +24,7 @@
 
 struct _object;
 struct pn_gateway;
+struct pn_ws_server;
 
 /* What SERVER_NAME and SERVER_PORT are for requests that came in by LISTENER. */
 struct pn_gateway_server {
@@ -81,6 +82,7 @@ enum {
     PN_ASGI_ZEROCOPYSEND = 4,
     PN_ASGI_EARLY_HINT = 8,
     PN_ASGI_DEBUG = 16,
+    PN_ASGI_WEBSOCKET_RESPONSE = 32,
 };
 struct pn_gateway_asgi {
     unsigned version;      /* 3, or 2: app(scope) gives a callable of (receive, send) */
@@ -114,6 +116,10 @@ const struct pn_core_host *pn_gateway_host(struct pn_gateway *gw);
  * 0: there is no manager. Borrows CORES. 0 or -ENOMEM. */
 int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned worker_id,
                      pid_t master_pid);
+
+/* In the worker, before the first request: who keeps WebSockets. Borrowed, until stop; NULL, and without
+ * this: there are none, and who asks for one gets an answer of HTTP. */
+void pn_gateway_set_websockets(struct pn_gateway *gw, struct pn_ws_server *websockets);
 
 /* The handler for a wire or for the end of site's chain. start and peer_gone need the loop; start
  * is called attached. */

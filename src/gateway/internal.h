@@ -170,9 +170,11 @@ struct pn_gateway {
     int64_t write_timeout_ns;
     bool (*is_trusted)(void *ctx, const struct sockaddr *address, socklen_t len);
     void *trust_ctx;
-    struct pn_aio_home *aio_home; /* borrowed; NULL without --asyncio */
-    struct pn__asgi *asgi;        /* owned; NULL: the application speaks WSGI */
-    uint64_t requests_total;      /* written by the loop's owner, read anywhere */
+    struct pn_aio_home *aio_home;    /* borrowed; NULL without --asyncio */
+    struct pn__asgi *asgi;           /* owned; NULL: the application speaks WSGI */
+    struct pn_ws_server *websockets; /* borrowed, or NULL */
+    bool websockets_warned;
+    uint64_t requests_total; /* written by the loop's owner, read anywhere */
     struct pn_pool requests;
     struct pn__peer *dropped_peers; /* freed when next attached */
 
@@ -236,6 +238,8 @@ struct pn__request {
     bool cut;          /* the server ends this request */
     bool disconnected; /* uwsgi.disconnect(): the answer is over, the application goes on */
     bool truncated;    /* the application gave more than its Content-Length */
+    bool ws_failed;    /* the application of a WebSocket */
+    struct pn_ws *ws;  /* owned, from the handshake to the application's end; NULL: none */
     int64_t sent_size; /* body bytes that the wire took */
     int ready_fd;      /* of the last uwsgi.wait_fd_*; -1: timed out */
     uint64_t id;
@@ -396,6 +400,19 @@ void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char 
 void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what);
 /* Inside, in the child of a fork: ends the process. */
 PN_NORETURN void pn__leave_child(void);
+
+/* --- websocket.c --- */
+/* Inside. The answer to a client's KEY (PN_WS_ACCEPT_SIZE bytes at ACCEPT): 0, or -1 with an exception. */
+int pn__ws_accept(const char *key, char *accept);
+
+/* --- uwsgi_websocket.c: functions of the module, and the request's end --- */
+PyObject *pn__uwsgi_ws_handshake(PyObject *module, PyObject *args);
+PyObject *pn__uwsgi_ws_recv(PyObject *module, PyObject *unused);
+PyObject *pn__uwsgi_ws_recv_nb(PyObject *module, PyObject *unused);
+PyObject *pn__uwsgi_ws_send(PyObject *module, PyObject *message);
+PyObject *pn__uwsgi_ws_send_binary(PyObject *module, PyObject *message);
+/* Owner. Closes r->ws and lets it go. */
+void pn__uwsgi_ws_end(struct pn__request *r);
 
 /* --- asgi.c --- */
 void pn__asgi_stop(struct pn_gateway *gw);

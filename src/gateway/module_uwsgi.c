@@ -327,6 +327,13 @@ static PyMethodDef methods[] = {
     {"micros", uwsgi_micros, METH_NOARGS, "microseconds since 1970"},
     {"ready", uwsgi_ready, METH_NOARGS, "True when the worker serves, else None"},
     {"log", uwsgi_log, METH_O, "log(text): one line in the server's log"},
+    {"websocket_handshake", pn__uwsgi_ws_handshake, METH_VARARGS,
+     "websocket_handshake([key[, origin[, proto]]]): the request becomes a WebSocket"},
+    {"websocket_recv", pn__uwsgi_ws_recv, METH_NOARGS,
+     "waits for the next message: bytes; OSError when the WebSocket is closed"},
+    {"websocket_recv_nb", pn__uwsgi_ws_recv_nb, METH_NOARGS, "the same without waiting, or b''"},
+    {"websocket_send", pn__uwsgi_ws_send, METH_O, "websocket_send(text)"},
+    {"websocket_send_binary", pn__uwsgi_ws_send_binary, METH_O, "websocket_send_binary(bytes)"},
     {"__getattr__", uwsgi_getattr, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -41,6 +41,8 @@ static int wait_inline(struct pn__request *r, unsigned why)
     bool reads = why == PN_NOTIFY_BODY;
     int fd = pn_exchange_wait_fd(r->x);
     int64_t span_ns = reads ? r->gw->body_timeout_ns : r->gw->write_timeout_ns;
+    if (r->ws && reads)
+        span_ns = 0; /* its client may be silent */
     int64_t deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns > 0 ? span_ns : -1);
     int signalled = 0;
     if (fd < 0) {
@@ -284,7 +286,7 @@ static int check_writer(struct pn__request *r)
                         "write can only be called by the thread that runs its request");
         return -1;
     }
-    if (pn_unlikely(!r->answer.status)) {
+    if (pn_unlikely(!r->answer.status && !r->ws)) {
         PyErr_SetString(PyExc_AssertionError, "a body was given before start_response was called");
         return -1;
     }
@@ -494,6 +496,9 @@ void pn__response_fail(struct pn__request *r)
         PyErr_Clear();
     else
         pn__log_exception(gw, r, "the application failed");
+    r->ws_failed = r->ws && !quiet;
+    if (r->ws)
+        return;
     pn_core_leave_app(r->core);
     struct pn_exchange *x = r->x;
     if (x->state == PN_EXCHANGE_RECEIVED)

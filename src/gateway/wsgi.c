@@ -22,8 +22,10 @@ struct pn__request *pn__request_current(void)
 static void release(struct pn__request *r)
 {
     struct pn_exchange *x = r->x;
-    x->notify = NULL;
-    x->handler = NULL;
+    if (pn_likely(x->handler == r)) { /* else it is a WebSocket's by now */
+        x->notify = NULL;
+        x->handler = NULL;
+    }
     pn_exchange_unpin(x);
     pn_pool_put(&r->gw->requests, r);
 }
@@ -52,7 +54,9 @@ static void finish(struct pn__request *r)
 {
     struct pn_gateway *gw = r->gw;
     struct pn_core *core = r->core;
-    if (pn_unlikely(r->x->state < PN_EXCHANGE_ENDED))
+    if (pn_unlikely(r->ws))
+        pn__uwsgi_ws_end(r);
+    else if (pn_unlikely(r->x->state < PN_EXCHANGE_ENDED))
         pn_exchange_cancel(r->x, r->cut ? PN_CANCEL_SHUTDOWN : PN_CANCEL_HANDLER);
     pn_core_on_overtaken(core, NULL, NULL);
     pn_core_set_request(core, NULL);
@@ -174,6 +178,8 @@ static void init_request(struct pn__request *r, struct pn_gateway *gw, struct pn
     r->cut = false;
     r->disconnected = false;
     r->truncated = false;
+    r->ws_failed = false;
+    r->ws = NULL;
     r->sent_size = 0;
     r->ready_fd = -1;
     r->start_response = NULL;

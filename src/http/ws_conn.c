@@ -305,6 +305,14 @@ bool pn_ws_is_full(const struct pn_ws *ws)
     return pn_bytes_len(&ws->out) > 0;
 }
 
+void pn_ws_push(struct pn_ws *ws)
+{
+    ws->in_call = true;
+    if (ws->state != GONE && pn_bytes_len(&ws->out))
+        drained(ws);
+    ws->in_call = false;
+}
+
 /* --- In ---------------------------------------------------------------------------------------- */
 
 /* What lies in the receiver makes room for the next message. 0 or -ENOMEM. */
@@ -628,13 +636,10 @@ bool pn_ws_is_open(const struct pn_ws *ws)
     return ws->state == OPEN;
 }
 
-void pn_ws_close(struct pn_ws *ws, unsigned status, struct pn_str reason)
+static void close_open(struct pn_ws *ws, unsigned status, struct pn_str reason)
 {
-    PN_CHECK_MAGIC(ws, MAGIC);
-    PN_ASSERT(reason.n <= PN_WS_REASON_MAX);
     if (ws->state != OPEN)
         return;
-    enter(ws);
     ws->in_call = true;
     set_status(ws, status, reason);
     if (put_close(ws, status, reason) == 0) {
@@ -645,6 +650,13 @@ void pn_ws_close(struct pn_ws *ws, unsigned status, struct pn_str reason)
             pn_task_post(ws->server->loop, &ws->again);
     }
     ws->in_call = false;
+}
+
+void pn_ws_close(struct pn_ws *ws, unsigned status, struct pn_str reason)
+{
+    PN_ASSERT(reason.n <= PN_WS_REASON_MAX);
+    enter(ws);
+    close_open(ws, status, reason);
     leave(ws);
 }
 
@@ -653,7 +665,7 @@ void pn_ws_release(struct pn_ws *ws)
     enter(ws);
     ws->news = NULL;
     ws->owner = NULL;
-    pn_ws_close(ws, PN_WS_STATUS_NORMAL, PN_STR_NONE);
+    close_open(ws, PN_WS_STATUS_NORMAL, PN_STR_NONE);
     ws->released = true;
     leave(ws);
 }
@@ -702,7 +714,7 @@ void pn_ws_server_stop(struct pn_ws_server *server)
         if (ws->state != OPEN)
             continue;
         enter(ws);
-        pn_ws_close(ws, PN_WS_STATUS_RESTART, PN_STR("the server stops"));
+        close_open(ws, PN_WS_STATUS_RESTART, PN_STR("the server stops"));
         tell(ws, PN_WS_NEWS_IN);
         leave(ws);
     }

@@ -83,6 +83,8 @@ void pn_ws_taken(struct pn_ws *ws);
 int pn_ws_send(struct pn_ws *ws, unsigned opcode, const void *data, size_t n);
 /* Part of what was sent waits for the peer. Who cares for back-pressure waits for NEWS_ROOM. */
 bool pn_ws_is_full(const struct pn_ws *ws);
+/* Tries to get rid of what waits: for who has waited for the descriptor himself. */
+void pn_ws_push(struct pn_ws *ws);
 /* Our close, with at most PN_WS_REASON_MAX bytes of reason. Harmless when it is closed already. */
 void pn_ws_close(struct pn_ws *ws, unsigned status, struct pn_str reason);
 /* Neither side has closed it. */

@@ -46,7 +46,9 @@ static unsigned extensions_of(const struct pn_settings_asgi *asgi)
 {
     return (asgi->trailers ? PN_ASGI_TRAILERS : 0) | (asgi->pathsend ? PN_ASGI_PATHSEND : 0) |
            (asgi->zerocopysend ? PN_ASGI_ZEROCOPYSEND : 0) |
-           (asgi->early_hint ? PN_ASGI_EARLY_HINT : 0) | (asgi->debug ? PN_ASGI_DEBUG : 0);
+           (asgi->early_hint ? PN_ASGI_EARLY_HINT : 0) |
+           (asgi->websocket_response ? PN_ASGI_WEBSOCKET_RESPONSE : 0) |
+           (asgi->debug ? PN_ASGI_DEBUG : 0);
 }
 
 int pn__asyncio_use_asgi(struct pn__asyncio *a, const struct pn__start *start)

@@ -58,6 +58,7 @@ struct pn_settings_asgi {
     bool pathsend;
     bool zerocopysend;
     bool early_hint;
+    bool websocket_response; /* --asgi-websocket-response */
     bool debug;
     /* Derived. */
     enum pn_interface kind; /* AUTO: not known yet, carriers are chosen as for WSGI */
@@ -128,6 +129,13 @@ struct pn_settings_http {
     struct pn_string_list proxies; /* --forwarded-allow-ips: addresses and networks; "*": all */
 };
 
+struct pn_settings_websocket {
+    int64_t message_size_max; /* --ws-max-size */
+    int64_t ping_interval_ms; /* --ws-ping-interval; 0: no pings */
+    int64_t ping_timeout_ms;  /* --ws-ping-timeout; 0: none */
+    bool deflate;             /* --ws-per-message-deflate */
+};
+
 struct pn_settings_redirect {
     bool disabled;               /* --no-redirect */
     struct pn_string_list leave; /* --no-redirect-lib: names of libraries */
@@ -151,6 +159,7 @@ struct pn_settings {
     struct pn_settings_processes processes;
     struct pn_settings_log log;
     struct pn_settings_http http;
+    struct pn_settings_websocket websocket;
     struct pn_settings_redirect redirect;
     /* Derived: sentences for the start of the log about settings that change nothing. */
     struct pn_string_list notes;

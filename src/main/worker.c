@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "http/access_log.h"
+#include "http/ws_conn.h"
 #include "main/flush_poller.h"
 #include "main/stop_guard.h"
 #include "main/worker_state.h"
@@ -173,6 +174,24 @@ static int make_http(struct pn__worker *w)
     return PN_EXIT_OK;
 }
 
+/* Without context takeover a connection that rests holds no memory for compression. */
+static int make_websockets(struct pn__worker *w)
+{
+    const struct pn_settings_websocket *settings = &w->config->start->settings.websocket;
+    const struct pn_ws_config config = {
+        .limits = {.message_size_max = (size_t)settings->message_size_max,
+                   .fragments_max = PN_WS_FRAGMENTS_MAX,
+                   .ratio_max = PN_WS_RATIO_MAX},
+        .ping_interval_ns = settings->ping_interval_ms * PN_NS_PER_MS,
+        .ping_timeout_ns = settings->ping_timeout_ms * PN_NS_PER_MS,
+        .compression = settings->deflate,
+        .deflate = {.no_context_takeover = true, .window_bits_max = 15},
+    };
+    w->websockets = pn_ws_server_create(w->loop, &config);
+    pn_gateway_set_websockets(w->config->gateway, w->websockets);
+    return PN_EXIT_OK;
+}
+
 /* The application's waits; in the inline carrier a wait simply blocks. */
 static int redirect_waits(struct pn__worker *w)
 {
@@ -201,7 +220,9 @@ static int make_acceptor(struct pn__worker *w)
 static int build(struct pn__worker *w)
 {
     static int (*const steps[])(struct pn__worker *) = {
-        make_loop, make_cores, make_http, redirect_waits, pn__worker_watch_signals, make_acceptor,
+        make_loop,       make_cores,     make_http,
+        make_websockets, redirect_waits, pn__worker_watch_signals,
+        make_acceptor,
     };
     for (size_t i = 0; i < PN_ARRAY_LEN(steps); i++) {
         int status = steps[i](w);
@@ -235,6 +256,8 @@ static void take_down(struct pn__worker *w)
         w->config->calls->end(w->config->calls->ctx, grace_left_ns(w));
     if (w->gateway_started)
         pn_gateway_stop(w->config->gateway);
+    pn_gateway_set_websockets(w->config->gateway, NULL);
+    pn_ws_server_destroy(w->websockets);
     if (w->h1) {
         pn_h1_destroy(w->h1);
         pn_net_destroy(w->net);

@@ -19,6 +19,7 @@ struct pn__worker {
     struct pn_cores *cores;
     struct pn_net *net;
     struct pn_h1 *h1;
+    struct pn_ws_server *websockets;
     struct pn_acceptor *acceptor;
     struct pn_access_log access_log;
     struct pn_handler handler; /* the first in the chain */

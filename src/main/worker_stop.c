@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "http/ws_conn.h"
 #include "main/stop_guard.h"
 #include "main/worker_state.h"
 
@@ -118,6 +119,7 @@ static void begin(struct pn__worker *w)
     if (!pn_acceptor_pending(w->acceptor))
         end_accepting(w);
     pn_h1_drain(w->h1);
+    pn_ws_server_stop(w->websockets);
     look_again(w);
 }
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs Autobahn's fuzzing client (RFC 6455 and 7692) against a server, and judges its report.
+
+    autobahn.py WSTEST SERVER FOLDER [CASE ...]
+
+WSTEST and SERVER are the two commands, FOLDER gets the report. Without cases: all of 1 to 10, 12
+and 13. Ends non-zero unless each case passes (OK, NON-STRICT) or is INFORMATIONAL, in its
+behaviour and in how it closes; UNIMPLEMENTED counts as a failure.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+
+CASES = [f"{n}.*" for n in (*range(1, 11), 12, 13)]
+GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
+# Cases of each group that a whole run has, at least: none is left out in silence.
+LEAST = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
+LEAST |= {"12": 90, "13": 126}
+
+
+def start(server, folder):
+    """The server's process and its port, which it says in its log."""
+    app = pathlib.Path(__file__).with_name("echo.py")
+    command = [server, "--http-socket", "127.0.0.1:0", "--disable-logging", str(app)]
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        print(line, end="")
+        found = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if found and found[1] != "0":
+            # What else it says must not fill the pipe.
+            threading.Thread(
+                target=lambda: print(process.stdout.read(), end=""), daemon=True
+            ).start()
+            return process, int(found[1])
+    raise SystemExit("error: the server did not start")
+
+
+def judge(report, whole):
+    """Prints a summary of Autobahn's index.json; how many cases are not good."""
+    results = next(iter(json.loads(report.read_text()).values()))
+    groups = collections.defaultdict(collections.Counter)
+    bad = []
+    for case, result in results.items():
+        groups[case.split(".")[0]][result["behavior"]] += 1
+        if not {result["behavior"], result["behaviorClose"]} <= GOOD:
+            bad.append(f"{case}: {result['behavior']}, close: {result['behaviorClose']}")
+    for group in sorted(groups, key=int):
+        counts = ", ".join(f"{n} {kind}" for kind, n in sorted(groups[group].items()))
+        print(f"  {group:>3}.*  {counts}")
+        if whole and groups[group].total() < LEAST[group]:
+            bad.append(f"{group}.*: {groups[group].total()} cases, not {LEAST[group]}")
+    if whole:
+        bad += [f"{group}.*: no case was run" for group in LEAST if group not in groups]
+    for line in bad:
+        print(f"  not good: {line}")
+    print(f"autobahn: {len(results)} cases, {len(bad)} not good")
+    return len(bad)
+
+
+def main():
+    wstest, server, folder = (str(pathlib.Path(word).absolute()) for word in sys.argv[1:4])
+    folder = pathlib.Path(folder)
+    cases = sys.argv[4:]
+    folder.mkdir(parents=True, exist_ok=True)
+    process, port = start(server, folder)
+    try:
+        spec = {
+            "outdir": str(folder),
+            "servers": [{"agent": "pelton", "url": f"ws://127.0.0.1:{port}"}],
+            "cases": cases or CASES,
+            "exclude-cases": [],
+            "exclude-agent-cases": {},
+        }
+        (folder / "spec.json").write_text(json.dumps(spec))
+        command = [wstest, "-m", "fuzzingclient", "-s", str(folder / "spec.json")]
+        with (folder / "wstest.log").open("w") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+        if process.poll() is not None:
+            raise SystemExit(f"error: the server ended with {process.returncode}")
+        bad = judge(folder / "index.json", not cases)
+    finally:
+        process.terminate()
+        status = process.wait(30)
+    if status != 0:
+        raise SystemExit(f"error: the server ended with {status}")
+    raise SystemExit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
