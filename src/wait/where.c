@@ -259,7 +259,7 @@ static void say(char *text, long number, uintptr_t stack)
                  : snprintf(text, PN_WHERE_TEXT_MAX, "in system call %ld", number);
     uintptr_t *words = pn_try_malloc(STACK_WORDS * sizeof *words);
     char *maps = words ? read_all("/proc/self/maps") : NULL;
-    struct line caller;
+    struct line caller = {0};
     if (maps && find_caller(maps, words, peek_stack(stack, words, STACK_WORDS), &caller))
         snprintf(text + n, (size_t)(PN_WHERE_TEXT_MAX - n), " of %.*s",
                  (int)pn_min_size(caller.path_len, 100), caller.path);
