@@ -69,6 +69,17 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
 
     _Transport = LoopCore._make_transport_type(TransportBase)
     _BufferedProtocol = asyncio.BufferedProtocol
+    _Future = asyncio.Future
+    _socket = socket.socket
+
+    # What C leaves alone: see aio_sock.h.
+    _slow_sock_recv = asyncio.SelectorEventLoop.sock_recv
+    _slow_sock_recv_into = asyncio.SelectorEventLoop.sock_recv_into
+    _slow_sock_sendall = asyncio.SelectorEventLoop.sock_sendall
+    _slow_sock_accept = asyncio.SelectorEventLoop.sock_accept
+    _slow_sock_recvfrom = asyncio.SelectorEventLoop.sock_recvfrom
+    _slow_sock_recvfrom_into = asyncio.SelectorEventLoop.sock_recvfrom_into
+    _slow_sock_sendto = asyncio.SelectorEventLoop.sock_sendto
 
     def __init__(self):
         self._attach()

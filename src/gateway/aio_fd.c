@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "gateway/aio_loop.h"
+#include "gateway/aio_sock.h"
 
 #include "base/mem.h"
 
@@ -290,6 +290,7 @@ void pn__aio_fds_watch(struct pn__aio *aio)
         if (e && e->write.handle)
             (void)pn_watch_add(aio->loop, &e->write.watch, (int)fd, EPOLLOUT);
     }
+    pn__sock_watch_all(aio);
 }
 
 void pn__aio_fds_unwatch(struct pn__aio *aio)
@@ -300,6 +301,7 @@ void pn__aio_fds_unwatch(struct pn__aio *aio)
         pn_watch_remove(aio->loop, &aio->fds[fd]->read.watch);
         pn_watch_remove(aio->loop, &aio->fds[fd]->write.watch);
     }
+    pn__sock_unwatch_all(aio);
 }
 
 static void drop_end(struct pn__aio *aio, struct pn__aio_end *end, struct pn__handles *dropped)

@@ -4,6 +4,7 @@
  *
  *   made (tp_new) --_open--> open --close(): _release--> closed
  *   made -----------------pn_aio_home_bind--> open      (home's, see aio_home.c) */
+#include "gateway/aio_sock.h"
 #include "gateway/aio_transport.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 
 /* --- Who may do what --------------------------------------------------------------------------- */
 
@@ -210,20 +212,36 @@ static const char *const word_text[PN__L_COUNT] = {
     [PN__L_CLOSE] = "close",
     [PN__L_CONNECTION_LOST] = "connection_lost",
     [PN__L_CONNECTION_MADE] = "connection_made",
+    [PN__L_DATA] = "data",
     [PN__L_DATA_RECEIVED] = "data_received",
     [PN__L_DONE] = "done",
     [PN__L_EOF_RECEIVED] = "eof_received",
+    [PN__L_FILENO] = "fileno",
     [PN__L_GET_BUFFER] = "get_buffer",
     [PN__L_PAUSE_WRITING] = "pause_writing",
     [PN__L_READ_READY] = "_read_ready",
     [PN__L_RESUME_WRITING] = "resume_writing",
+    [PN__L_SET_RESULT] = "set_result",
     [PN__L_START] = "_start",
     [PN__L_TRANSPORTS] = "_transports",
     [PN__L_WRITE_READY] = "_write_ready",
 };
 
+char *pn__aio_scratch(struct pn__aio *aio)
+{
+    if (pn_unlikely(!aio->scratch)) {
+        aio->scratch = pn_try_malloc(PN__AIO_SCRATCH);
+        if (!aio->scratch)
+            PyErr_NoMemory();
+    }
+    return aio->scratch;
+}
+
 static int intern_words(struct pn__aio *aio)
 {
+    aio->future_names = Py_BuildValue("(s)", "loop");
+    if (!aio->future_names)
+        return -1;
     for (int i = 0; i < PN__L_COUNT; i++) {
         aio->words[i] = PyUnicode_InternFromString(word_text[i]);
         if (!aio->words[i])
@@ -240,14 +258,18 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     pn_list_init(&aio->calls);
     pn_list_init(&aio->armed);
     pn_list_init(&aio->gathering);
+    pn_list_init(&aio->sock_waits);
     aio->wake.deliver = wake_delivered;
     atomic_init(&aio->wake_sent, false);
     aio->handle_type = type_attr(type, "_Handle");
     aio->timer_type = type_attr(type, "_TimerHandle");
     aio->transport_type = type_attr(type, "_Transport");
+    aio->sock_call_type = type_attr(type, "_SocketCall");
+    aio->socket_type = type_attr(type, "_socket");
     aio->buffered_protocol = (PyObject *)type_attr(type, "_BufferedProtocol");
-    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->buffered_protocol &&
-        intern_words(aio) == 0)
+    aio->future_type = (PyObject *)type_attr(type, "_Future");
+    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->sock_call_type &&
+        aio->socket_type && aio->buffered_protocol && aio->future_type && intern_words(aio) == 0)
         return (PyObject *)aio;
     Py_DECREF(aio);
     return NULL;
@@ -321,8 +343,12 @@ void pn__aio_drop_all(struct pn__aio *aio)
     move_all(&dropped, &aio->ready);
     take_timers(aio, &dropped);
     pn__aio_fds_drop(aio, &dropped);
+    struct pn_list waits;
+    pn_list_init(&waits);
+    pn__sock_take_all(aio, &waits);
     /* From here on Python code may run: everything is settled. */
     drop(&dropped);
+    pn__sock_let_go(&waits);
 }
 
 void pn__aio_release(struct pn__aio *aio)
@@ -367,7 +393,10 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aio->handle_type);
     Py_VISIT(aio->timer_type);
     Py_VISIT(aio->transport_type);
+    Py_VISIT(aio->sock_call_type);
+    Py_VISIT(aio->socket_type);
     Py_VISIT(aio->buffered_protocol);
+    Py_VISIT(aio->future_type);
     Py_VISIT(aio->current_handle);
     int rc = visit_queue(&aio->ready, visit, arg);
     if (rc == 0)
@@ -377,7 +406,8 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
         return rc;
     pn_list_for_each(node, &aio->armed)
         Py_VISIT((PyObject *)pn_list_entry(node, struct pn__timer_handle, node));
-    return pn__aio_fds_traverse(aio, visit, arg);
+    rc = pn__sock_traverse(aio, visit, arg);
+    return rc ? rc : pn__aio_fds_traverse(aio, visit, arg);
 }
 
 static int core_clear(PyObject *self)
@@ -401,7 +431,11 @@ static void core_dealloc(PyObject *self)
     Py_CLEAR(aio->handle_type);
     Py_CLEAR(aio->timer_type);
     Py_CLEAR(aio->transport_type);
+    Py_CLEAR(aio->sock_call_type);
+    Py_CLEAR(aio->socket_type);
     Py_CLEAR(aio->buffered_protocol);
+    Py_CLEAR(aio->future_type);
+    Py_CLEAR(aio->future_names);
     for (int i = 0; i < PN__L_COUNT; i++)
         Py_CLEAR(aio->words[i]);
     free(aio->scratch);
@@ -462,6 +496,12 @@ static int set_current_handle(PyObject *self, PyObject *value, void *Py_UNUSED(c
     return 0;
 }
 
+static PyObject *core_create_future(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pn__aio *aio = (struct pn__aio *)self;
+    return PyObject_Vectorcall(aio->future_type, &self, 0, aio->future_names);
+}
+
 static PyObject *core_is_running(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     return PyBool_FromLong(((struct pn__aio *)self)->running);
@@ -491,6 +531,8 @@ static PyObject *core_on_home(PyObject *self, PyObject *Py_UNUSED(unused))
 
 #define FASTCALL(fn) (PyCFunction)(void (*)(void))(fn)
 
+#define KW (METH_FASTCALL | METH_KEYWORDS)
+
 static PyMethodDef methods[] = {
     {"call_soon", FASTCALL(call_soon), METH_FASTCALL | METH_KEYWORDS,
      "call_soon($self, callback, /, *args, context=None)\n--\n\n"
@@ -517,6 +559,14 @@ static PyMethodDef methods[] = {
     {"_remove_writer", pn__aio_remove_writer, METH_O, NULL},
     {"_watched", pn__aio_watched, METH_O, NULL},
     {"_watched_all", pn__aio_watched_all, METH_NOARGS, NULL},
+    {"create_future", core_create_future, METH_NOARGS, "A future of this loop."},
+    {"sock_recv", FASTCALL(pn__sock_recv), KW, "Receive at most so many bytes."},
+    {"sock_recv_into", FASTCALL(pn__sock_recv_into), KW, "Receive into a buffer."},
+    {"sock_sendall", FASTCALL(pn__sock_sendall), KW, "Send all of the data."},
+    {"sock_accept", FASTCALL(pn__sock_accept), KW, "Accept a connection."},
+    {"sock_recvfrom", FASTCALL(pn__sock_recvfrom), KW, "Receive a datagram and its sender."},
+    {"sock_recvfrom_into", FASTCALL(pn__sock_recvfrom_into), KW, "The same, into a buffer."},
+    {"sock_sendto", FASTCALL(pn__sock_sendto), KW, "Send a datagram to an address."},
     {"_new_transport", FASTCALL(pn__transport_new), METH_FASTCALL, NULL},
     {"_make_transport_type", pn__transport_make_type, METH_O | METH_STATIC, NULL},
     {"_open", core_open, METH_NOARGS, NULL},
@@ -558,12 +608,15 @@ int pn_aio_add_types(PyObject *module)
     PyTypeObject *handle = NULL;
     PyTypeObject *timer = NULL;
     PyObject *core = PyType_FromModuleAndSpec(module, &spec, NULL);
+    PyObject *sock_call = pn__sock_make_type(module);
     int rc = -1;
     if (core && pn__handle_types(module, &handle, &timer) == 0 &&
         PyObject_SetAttrString(core, "_Handle", (PyObject *)handle) == 0 &&
-        PyObject_SetAttrString(core, "_TimerHandle", (PyObject *)timer) == 0)
+        PyObject_SetAttrString(core, "_TimerHandle", (PyObject *)timer) == 0 && sock_call &&
+        PyObject_SetAttrString(core, "_SocketCall", sock_call) == 0)
         rc = PyModule_AddObjectRef(module, "LoopCore", core);
     Py_XDECREF(core);
+    Py_XDECREF(sock_call);
     Py_XDECREF(handle);
     Py_XDECREF(timer);
     return rc;

@@ -36,13 +36,16 @@ enum pn__aio_word {
     PN__L_CLOSE,
     PN__L_CONNECTION_LOST,
     PN__L_CONNECTION_MADE,
+    PN__L_DATA,
     PN__L_DATA_RECEIVED,
     PN__L_DONE,
     PN__L_EOF_RECEIVED,
+    PN__L_FILENO,
     PN__L_GET_BUFFER,
     PN__L_PAUSE_WRITING,
     PN__L_READ_READY,
     PN__L_RESUME_WRITING,
+    PN__L_SET_RESULT,
     PN__L_START,
     PN__L_TRANSPORTS,
     PN__L_WRITE_READY,
@@ -115,7 +118,12 @@ struct pn__aio {
     PyTypeObject *handle_type; /* owned */
     PyTypeObject *timer_type;
     PyTypeObject *transport_type;
+    PyTypeObject *sock_call_type;
+    PyTypeObject *socket_type;   /* socket.socket */
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
+    PyObject *future_type;       /* asyncio.Future */
+    PyObject *future_names;      /* ("loop",) */
+    struct pn_list sock_waits;   /* see aio_sock.h; owns a reference to each */
     PyObject *words[PN__L_COUNT];
     char *scratch;            /* PN__AIO_SCRATCH; made when the first transport reads */
     struct pn_list gathering; /* transports with output of this callback, see aio_transport.h */
@@ -256,6 +264,8 @@ static inline void pn__aio_wake_if_foreign(struct pn__aio *aio)
     if (aio->home && !pn__aio_may_touch(aio))
         pn__aio_wake(aio);
 }
+/* PN__AIO_SCRATCH bytes, good until Python code runs; NULL with MemoryError. */
+char *pn__aio_scratch(struct pn__aio *aio);
 /* RuntimeError when it is closed. 0 or -1. */
 int pn__aio_check_closed(const struct pn__aio *aio);
 /* Debug mode: the thread, unless THREADSAFE, and whether CALLBACK can be called. NAME is the method's. */

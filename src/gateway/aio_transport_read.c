@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "base/mem.h"
-
 static int read_ready(PyObject *self);
 
 int pn__transport_start_reading(struct pn__transport *t)
@@ -58,13 +56,8 @@ static int on_eof(struct pn__transport *t)
 static int read_data(struct pn__transport *t)
 {
     struct pn__aio *aio = t->aio;
-    if (pn_unlikely(!aio->scratch)) {
-        aio->scratch = pn_try_malloc(PN__AIO_SCRATCH);
-        if (!aio->scratch) {
-            PyErr_NoMemory();
-            return pn__transport_failed(t, "Fatal read error on socket transport");
-        }
-    }
+    if (pn_unlikely(!pn__aio_scratch(aio)))
+        return pn__transport_failed(t, "Fatal read error on socket transport");
     ssize_t n = receive(t, aio->scratch, PN__AIO_SCRATCH);
     if (pn_unlikely(n <= 0)) {
         if (n == -2)

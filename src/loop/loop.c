@@ -10,6 +10,8 @@
 
 /* Looks in a row without a sleep: then one real wait gives other Python threads the GIL. */
 enum { LOOKS_MAX = 64 };
+/* Sleeps from one look without a reason to the next, at first and at most. */
+enum { LOOK_PAUSE_MIN = 7, LOOK_PAUSE_MAX = 63 };
 
 struct pn_loop *pn_loop_create(struct pn_poller *poller)
 {
@@ -18,6 +20,7 @@ struct pn_loop *pn_loop_create(struct pn_poller *poller)
     loop->phase = PN__TURN_SLEEP;
     loop->poller = poller;
     loop->now_ns = poller->now_ns(poller);
+    loop->look_in = loop->look_pause = LOOK_PAUSE_MIN;
     pn_list_init(&loop->fired);
     pn_list_init(&loop->tasks);
     pn_list_init(&loop->tasks_now);
@@ -120,17 +123,34 @@ static void begin_turn(struct pn_loop *loop, int events)
 }
 
 /* Under load a look brings the next events, so that the GIL and the baton stay where they are; with
- * little to do the look would only be one more system call before each sleep. */
+ * little to do the look would only be one more system call before each sleep. Whether it is worth it is
+ * seen by trying: after several events at once, after a look that brought some, and now and then. */
+static bool worth_a_look(const struct pn_loop *loop)
+{
+    return (loop->busy || loop->look_in == 0) && loop->looks < LOOKS_MAX;
+}
+
+static void look_was(struct pn_loop *loop, bool good)
+{
+    loop->look_pause = good ? 0 : pn_min_size(loop->look_pause * 2 + 1, LOOK_PAUSE_MAX);
+    loop->look_in = loop->look_pause;
+}
+
 static void end_turn(struct pn_loop *loop)
 {
     int n = 0;
     bool has_work = pn_loop_has_work(loop);
-    if (has_work || (loop->busy && loop->looks < LOOKS_MAX)) {
+    if (has_work || worth_a_look(loop)) {
         loop->looks++;
         n = poll_events(loop, PN__LOOK_NS);
+        if (!has_work)
+            look_was(loop, n > 0);
     }
-    if (n == 0 && !has_work)
+    if (n == 0 && !has_work) {
+        if (loop->look_in > 0)
+            loop->look_in--;
         n = sleep_until_event(loop);
+    }
     begin_turn(loop, n);
 }
 

@@ -52,6 +52,8 @@ struct pn_loop {
     int event_pos;
     unsigned event_left; /* watches of the event at event_pos still to be asked; 0: not begun */
     unsigned looks;      /* waits in a row that only looked */
+    size_t look_in;      /* sleeps until one is tried without such a reason */
+    size_t look_pause;   /* what look_in begins with: more after each look for nothing */
     bool busy;           /* the last wait brought several events: look before sleeping */
     bool dead;           /* child of a fork */
 

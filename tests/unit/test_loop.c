@@ -317,6 +317,35 @@ static void a_loaded_loop_looks_before_it_sleeps(void **state)
         pn_watch_remove(loop, &w[i]);
 }
 
+/* One event at a time, but always there by the end of the turn: a peer that answers at once. */
+static void a_loop_that_is_answered_at_once_looks(void **state)
+{
+    (void)state;
+    pn_loop_set_sleep_hooks(loop, &(struct pn_sleep_hooks){before_sleep, after_sleep, NULL});
+    int fd = sim_fd_open(sim);
+    struct pn_watch w;
+    pn_watch_init(&w, on_event);
+    assert_int_equal(pn_watch_add(loop, &w, fd, EPOLLIN | EPOLLET), 0);
+    for (int i = 0; i < 20; i++) {
+        sim_fd_raise(sim, fd, EPOLLIN);
+        one_turn();
+        trace[0] = '\0';
+    }
+    uint64_t looks = sim_poller_stats(sim).looks;
+    for (int i = 0; i < 5; i++) {
+        sim_fd_raise(sim, fd, EPOLLIN);
+        one_turn();
+    }
+    assert_string_equal(trace, "event event event event event ");
+    assert_int_equal(sim_poller_stats(sim).looks, looks + 5);
+    for (int i = 0; i < 30; i++) {
+        one_turn(); /* no answers: a look now and then only */
+        trace[0] = '\0';
+    }
+    assert_true(sim_poller_stats(sim).looks <= looks + 5 + 6);
+    pn_watch_remove(loop, &w);
+}
+
 static void stop_and_resume(void **state)
 {
     (void)state;
@@ -478,6 +507,7 @@ int main(void)
         TEST(hooks_stand_round_real_sleeps_only),
         TEST(changes_on_loan_wake_the_sleeper),
         TEST(a_loaded_loop_looks_before_it_sleeps),
+        TEST(a_loop_that_is_answered_at_once_looks),
         TEST(stop_and_resume),
         TEST(close_later_frees_at_the_end_also_without_a_turn),
         TEST(time_stands_still_in_a_turn),
