@@ -199,7 +199,8 @@ def soak(folder: Path, carrier: str, seconds: float, seed: int) -> list[str]:
     server = Server(
         folder,
         [*CARRIERS[carrier], "--disable-logging", "--wsgi-file", str(HERE / "webapp.py")],
-        env={"SOAK_SERVICES": json.dumps(world.addresses)},
+        # In one arena: with one for every few threads, malloc's fragments grow for many minutes.
+        env={"SOAK_SERVICES": json.dumps(world.addresses), "MALLOC_ARENA_MAX": "1"},
     )
     problems: list[str] = []
     try:
