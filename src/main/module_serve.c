@@ -445,11 +445,28 @@ static int serve_manager(struct serve *s)
     return value;
 }
 
+/* A shell starts what it puts into the background with SIGINT ignored, and CPython then has no handler for it:
+ * but the server stops by it, and interrupts the application with it. Attached, on the main thread. */
+static void heed_sigint(void)
+{
+    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *handler = module ? PyObject_GetAttrString(module, "default_int_handler") : NULL;
+    struct sigaction now;
+    if (handler && sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler == SIG_IGN) {
+        PyObject *before = PyObject_CallMethod(module, "signal", "iO", SIGINT, handler);
+        Py_XDECREF(before);
+    }
+    Py_XDECREF(handler);
+    Py_XDECREF(module);
+    PyErr_Clear();
+}
+
 int pn__serve(struct pn__module *module, struct pn__start *start)
 {
     struct serve s = {.start = start, .module = module, .ready_fd = -1};
     int status = PN_EXIT_ERROR;
     s.forks = (struct pn__forks){.start = start, .after_child = after_fork_child, .ctx = &s};
+    heed_sigint();
     pn__describe_start(start);
     s.board = pn_board_create((unsigned)start->settings.processes.processes);
     int rc = s.board ? pn__forks_watch(&s.forks) : -errno;

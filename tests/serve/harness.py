@@ -315,6 +315,7 @@ class Server:
         ready: str | None = None,
         pass_fds: Iterable[int] = (),
         fibers: bool | None = None,
+        prefix: Iterable[str] = (),
     ) -> None:
         """Prepares, starts nothing.
 
@@ -322,11 +323,13 @@ class Server:
         an application. Without a listening option among ``args`` a free TCP port is chosen;
         ``listen=False`` chooses none. ``ready`` is the regex of the line that ends the start (by
         default: one that names the address). ``env`` is added; None removes a variable.
+        ``prefix`` is a command that executes the server's, which follows it.
 
         A server in fibers gets ``--log-blocking`` with LOG_BLOCKING_MS unless ``args`` say it. The
         arguments tell fibers; ``fibers=True`` says it for an ASGI application, and ``False`` leaves
         the server's own default.
         """
+        self._prefix = tuple(prefix)
         self.folder = folder
         self.args = [str(arg) for arg in args]
         self.host, self.port = host, 0
@@ -451,7 +454,7 @@ class Server:
         """Starts the process and doesn't wait for anything."""
         with self.output_path.open("ab") as output:
             self.process = subprocess.Popen(
-                [*server_command(), *self.args],
+                [*self._prefix, *server_command(), *self.args],
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

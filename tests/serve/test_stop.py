@@ -156,6 +156,24 @@ def test_the_deadline_cuts_waiting_requests(
     assert b"done" not in rest(sock)
 
 
+IGNORE_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+
+
+def test_in_the_background_of_a_script(
+    serve: Serve, carrier: tuple[str, ...], processes: tuple[str, ...]
+) -> None:
+    """A shell without job control has SIGINT ignored: the server stops, and cuts, as elsewhere."""
+    options = (*carrier, *processes, "--shutdown-timeout", "0.5")
+    server = serve(*options, app=APP, prefix=IGNORE_SIGINT)
+    server.expect_log("is cut before the end", required=False)
+    server.expect_log("RequestCut|KeyboardInterrupt", required=False)
+    sock = begin(server, "/finally?30")
+    server.kill(signal.SIGINT)
+    assert server.wait(8 * SLOW) == 0
+    assert "unwound" in server.log
+    assert b"done" not in rest(sock)
+
+
 def test_a_second_signal_cuts_at_once(
     serve: Serve, carrier: tuple[str, ...], processes: tuple[str, ...]
 ) -> None:
