@@ -41,6 +41,7 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
             postgres) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql ;;
             python-testsuite) echo libpython3-testsuite ;;
             debootstrap) command -v debootstrap >/dev/null || echo debootstrap ;;
+            gdb) command -v gdb >/dev/null || echo gdb ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
             # Without their services where that can be: the tests start them themselves.
             drivers) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql

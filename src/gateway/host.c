@@ -99,6 +99,37 @@ static void unraise(void *ctx, void *state)
     pn_pycompat_raise_in(state_of(ctx, state)->ts, NULL);
 }
 
+/* Calls sys' function NAME. HOOK is borrowed; NULL is an exception that is set. */
+static int set_hook(const char *name, PyObject *hook)
+{
+    PyObject *set = PySys_GetObject(name); /* borrowed */
+    if (!hook || !set)
+        return -1;
+    PyObject *result = hook == Py_None ? Py_NewRef(hook) : PyObject_CallOneArg(set, hook);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+void pn__host_begin(struct pn_gateway *gw, struct pn__state *s)
+{
+    s->begun = true;
+    PyObject *name = PyUnicode_FromString("threading");
+    PyObject *threading = name ? PyImport_GetModule(name) : NULL; /* new reference */
+    Py_XDECREF(name);
+    if (!threading) { /* nobody has imported it */
+        PyErr_Clear();
+        return;
+    }
+    /* Asked for before any is set: a trace function would see the question for the other one. */
+    PyObject *trace = PyObject_CallMethod(threading, "gettrace", NULL);
+    PyObject *profile = trace ? PyObject_CallMethod(threading, "getprofile", NULL) : NULL;
+    if (!profile || set_hook("settrace", trace) < 0 || set_hook("setprofile", profile) < 0)
+        pn__log_exception(gw, NULL, "the functions that threading has for new threads");
+    Py_XDECREF(trace);
+    Py_XDECREF(profile);
+    Py_DECREF(threading);
+}
+
 void pn__host_init(struct pn_gateway *gw)
 {
     gw->host = (struct pn_core_host){
@@ -114,6 +145,7 @@ void pn__host_init(struct pn_gateway *gw)
         .stalled = pn__host_stalled,
     };
     gw->home_state.is_home = true;
+    gw->home_state.begun = true;
     gw->home_state.gw = gw;
     gw->home_state.ts = PyThreadState_Get();
     pthread_mutex_init(&gw->watch_lock, NULL);

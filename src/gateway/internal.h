@@ -138,6 +138,7 @@ struct pn__state {
     PyThreadState *ts;
     struct pn_gateway *gw;
     bool is_home; /* the thread state is the interpreter's, not ours to end */
+    bool begun;   /* pn__host_begin has been here */
     /* aio_home.c, both owned: the event loop policy, and this core's dict of its thread-local. */
     PyObject *aio_policy;
     PyObject *aio_locals;
@@ -427,6 +428,9 @@ void pn__home_signals_stop(struct pn_gateway *gw);
 void pn__uwsgi_fini(struct pn_gateway *gw);
 void pn__host_init(struct pn_gateway *gw);
 void pn__host_fini(struct pn_gateway *gw);
+/* A core's first request, inside: its state gets the trace and the profile function that threading has for new
+ * threads, as a thread of threading's would. A failure is logged. */
+void pn__host_begin(struct pn_gateway *gw, struct pn__state *s);
 /* host->stalled: stalls.c. */
 void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns);
 void pn__wsgi_start(struct pn_handler *h, struct pn_exchange *x);
