@@ -287,7 +287,7 @@ class Kept(Transport):
         if event:
             events.append(event)
 
-sentry_sdk.init(dsn="https://key@localhost/1", transport=Kept, default_integrations=False)
+sentry_sdk.init(dsn="https://key@localhost/1", transport=Kept)
 
 def fails(n):
     sentry_sdk.set_tag("number", n)
