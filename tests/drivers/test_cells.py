@@ -347,10 +347,10 @@ FUTURES = """
 jobs, opened = concurrent.futures.ThreadPoolExecutor(N), threading.Event()
 
 def cell(n):
+    slow = jobs.submit(opened.wait, 60)
+    done, pending = concurrent.futures.wait([slow], timeout=0.01)
+    assert not done and pending == {slow}
     with being_inside():
-        slow = jobs.submit(opened.wait, 60)
-        done, pending = concurrent.futures.wait([slow], timeout=0.01)
-        assert not done and pending == {slow}
         assert slow.result(60) is True
         quick = [jobs.submit(pow, n, 2) for _ in range(5)]
         assert [f.result() for f in concurrent.futures.as_completed(quick)] == [n * n] * 5
@@ -482,10 +482,11 @@ KINDS = [selectors.DefaultSelector, selectors.PollSelector, selectors.SelectSele
 
 def cell(n):
     idle, other = socket.socketpair()
-    with being_inside(), KINDS[n % 3]() as selector, idle, other:
+    with KINDS[n % 3]() as selector, idle, other, contextlib.ExitStack() as stack:
         selector.register(idle, selectors.EVENT_READ, "idle")
-        selector.register(pairs[n][0], selectors.EVENT_READ, "mine")
         assert selector.select(0.01) == []
+        selector.register(pairs[n][0], selectors.EVENT_READ, "mine")
+        stack.enter_context(being_inside())
         assert [key.data for key, _ in selector.select(60)] == ["mine"]
         return int(pairs[n][0].recv(10))
 
@@ -523,16 +524,20 @@ import sqlite3
 shared = sqlite3.connect("shop.db", check_same_thread=False, isolation_level=None)
 shared.execute("create table stock (pieces integer)")
 shared.execute("insert into stock values (0)")
-opened = threading.Event()
+opened, mine = threading.Event(), threading.Lock()
 
 def cell(n):
-    # Its own mutex lets one statement after the other through.
+    # Its own mutex lets one statement after the other through, but from 3.12 on CPython mixes the
+    # results of the same statement up, in plain threads as well: so a lock is needed.
     with being_inside():
         opened.wait(60)
         for _ in range(50):
-            shared.execute("update stock set pieces = pieces + 1")
-        [found] = shared.execute("with recursive c(x) as (select 0 union all select x + 1 from c"
-                                 " where x < 100000) select sum(x) + ? from c", (n,)).fetchone()
+            with mine:
+                shared.execute("update stock set pieces = pieces + 1")
+        with mine:
+            [found] = shared.execute(
+                "with recursive c(x) as (select 0 union all select x + 1 from c where x < 100000)"
+                " select sum(x) + ? from c", (n,)).fetchone()
     return found - 5000050000
 
 def give(_):
