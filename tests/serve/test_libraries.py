@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import Server
+from harness import CARRIERS, Server
 
 Serve = Callable[..., Server]
 
@@ -253,3 +253,37 @@ def test_cpp_exceptions_over_waits(
     count = MANY[carrier_name]
     for _ in range(3):
         assert together(server, [f"/throws?{10 * n + n}" for n in range(count)]) == [True] * count
+
+
+# --- What threading has for new threads ---------------------------------------------------------
+
+HOOKS = """
+seen = {}
+
+def profiler(frame, event, arg):
+    if event == "call" and frame.f_code.co_name == "profiled":
+        seen[threading.get_ident()] = "profile"
+
+def tracer(frame, event, arg):
+    if frame.f_code.co_name == "traced":
+        seen[threading.get_ident()] = "trace"
+
+threading.setprofile(profiler)
+threading.settrace(tracer)
+
+def profiled(query):
+    time.sleep(0.01)
+    return seen.get(threading.get_ident())
+
+def traced(query):
+    time.sleep(0.01)
+    return seen.get(threading.get_ident())
+"""
+
+
+@pytest.mark.parametrize("name", ["threads", "fibers"])
+def test_cores_take_the_hooks_of_new_threads(serve: Serve, name: str) -> None:
+    """coverage.py counts on this: without it, no line of a request was seen."""
+    server = serve(*CARRIERS[name], app=HEAD + HOOKS)
+    for _ in range(2):
+        assert together(server, ["/profiled", "/traced"] * 2) == ["profile", "trace"] * 2
