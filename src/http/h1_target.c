@@ -7,7 +7,11 @@
 
 #include "http/http_token.h"
 
-enum { PORT_DIGITS_MAX = 5, PORT_MAX = 65535 };
+enum {
+    PORT_DIGITS_MAX = 5,
+    PORT_MAX = 65535,
+    IP_FUTURE_MAX = 255, /* nobody has given one out: as long as a name of DNS may be */
+};
 
 /* True when an escape stands at P[I]. */
 static inline bool escape_at(const char *p, size_t n, size_t i)
@@ -59,6 +63,29 @@ static bool ipv6_valid(struct pn_str s)
     return inet_pton(AF_INET6, text, &addr) == 1;
 }
 
+/* "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ), likewise: RFC 3986 3.2.2. */
+static bool ip_future_valid(struct pn_str s)
+{
+    size_t i = 1;
+    if (s.n > IP_FUTURE_MAX || s.n == 0 || (s.p[0] != 'v' && s.p[0] != 'V'))
+        return false;
+    while (i < s.n && pn_http_is(s.p[i], PN_HTTP_C_HEX))
+        i++;
+    if (i == 1 || i == s.n || s.p[i] != '.' || i + 1 == s.n)
+        return false;
+    for (i++; i < s.n; i++) {
+        if (s.p[i] != ':' && !pn_http_is(s.p[i], PN_HTTP_C_HOST))
+            return false;
+    }
+    return true;
+}
+
+/* The same for either. */
+static bool ip_literal_valid(struct pn_str s)
+{
+    return ipv6_valid(s) || ip_future_valid(s);
+}
+
 bool pn_h1_host_valid(struct pn_str host)
 {
     size_t i = 0;
@@ -66,7 +93,7 @@ bool pn_h1_host_valid(struct pn_str host)
         return true;
     if (host.p[0] == '[') {
         const char *end = memchr(host.p, ']', host.n);
-        if (!end || !ipv6_valid((struct pn_str){host.p + 1, (size_t)(end - host.p - 1)}))
+        if (!end || !ip_literal_valid((struct pn_str){host.p + 1, (size_t)(end - host.p - 1)}))
             return false;
         i = (size_t)(end - host.p) + 1;
     } else {

@@ -15,9 +15,10 @@
 ptrdiff_t pn_h1_target_decode(const char *p, size_t n, char *out);
 
 /* True for uri-host [ ":" port ] of RFC 3986 3.2.2 and RFC 9110 7.2: a reg-name (IPv4 addresses are
- * among them) with valid escapes, or an IPv6 address in brackets; a port of at most five digits, up
- * to 65535, or empty. The whole may be empty (RFC 9112 3.2 has clients send an empty Host when there
- * is no authority), but not ":80". User names, IPvFuture and zone ids are refused. */
+ * among them) with valid escapes, or an IPv6 address or an IPvFuture of at most 255 bytes in
+ * brackets; a port of at most five digits, up to 65535, or empty. The whole may be empty (RFC 9112 3.2
+ * has clients send an empty Host when there is no authority), but not ":80". User names and zone ids
+ * are refused. */
 bool pn_h1_host_valid(struct pn_str host);
 
 /* Splits a valid host: *NAME (brackets included) and *PORT, -1 when there is none. */

@@ -73,6 +73,8 @@ static void hosts_are_split(void **state)
         {"", "", -1},
         {"[::1]", "[::1]", -1},
         {"[::1]:8", "[::1]", 8},
+        {"[v1.a:80]", "[v1.a:80]", -1},
+        {"[v1.a]:80", "[v1.a]", 80},
         {"1.2.3.4", "1.2.3.4", -1},
         {"h1", "h1", -1},
         {"1:65535", "1", 65535},
@@ -89,13 +91,50 @@ static void hosts_are_split(void **state)
     }
 }
 
+/* RFC 3986 3.2.2: "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ), in brackets. */
+static void future_addresses(void **state)
+{
+    static const char *const good[] = {
+        "[v1.x]",    "[V1.x]",       "[vF0a9.x]",        "[v1.:]", "[v1.a:80]",
+        "[v1.a]:80", "[v1.fe80::1]", "[v1.!$&'()*+,;=]", "[v1..]", "[v1.-._~]:",
+    };
+    static const char *const bad[] = {
+        "[v]",       "[v1]",      "[v1.]",     "[v.x]",        "[vg.x]",      "[1.x]",
+        "[v1x]",     "[v1.x",     "v1.x]",     "[v1.a]b",      "[v1.a][b]",   "[v1.[a]]",
+        "[v1.%41]",  "[v1.a b]",  "[v1.a/b]",  "[v1.a@b]",     "[v1.a?b]",    "[v1.a\\b]",
+        "[v1.a#b]",  "[v1.\x80]", "[v1.\x7f]", "[v1.a]:65536", "[v1.a]:http", "[x1.a]",
+        "[v1.a\"b]", "[v1.a|b]",  "[ v1.a]",   "[v1.a ]",      "[v1.a\tb]",   "[v-1.a]",
+    };
+    char text[300];
+    (void)state;
+    for (size_t i = 0; i < PN_ARRAY_LEN(good); i++) {
+        size_t n = strlen(good[i]);
+        assert_true(pn_h1_host_valid((struct pn_str){guard_copy(good[i], n), n}));
+        /* Cut anywhere it is no host. */
+        for (size_t cut = 1; cut < n && good[i][cut - 1] != ']'; cut++)
+            assert_false(pn_h1_host_valid((struct pn_str){guard_copy(good[i], cut), cut}));
+    }
+    for (size_t i = 0; i < PN_ARRAY_LEN(bad); i++) {
+        size_t n = strlen(bad[i]);
+        assert_false(pn_h1_host_valid((struct pn_str){guard_copy(bad[i], n), n}));
+    }
+    assert_false(pn_h1_host_valid((struct pn_str){"[v1.a\0b]", 9}));
+    /* 255 bytes between the brackets, and one more. */
+    memset(text, 'a', sizeof(text));
+    memcpy(text, "[v1.", 4);
+    text[256] = ']';
+    assert_true(pn_h1_host_valid((struct pn_str){text, 257}));
+    text[256] = 'a';
+    text[257] = ']';
+    assert_false(pn_h1_host_valid((struct pn_str){text, 258}));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(escapes_are_decoded),
-        cmocka_unit_test(bad_escapes_are_refused),
-        cmocka_unit_test(every_escape),
-        cmocka_unit_test(hosts_are_split),
+        cmocka_unit_test(escapes_are_decoded), cmocka_unit_test(bad_escapes_are_refused),
+        cmocka_unit_test(every_escape),        cmocka_unit_test(hosts_are_split),
+        cmocka_unit_test(future_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
