@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cores/core.h"
+#include "main/load_guard.h"
 #include "main/stop_guard.h"
 #include "manager/manager.h"
 #include "net/transport.h"
@@ -68,6 +69,7 @@ static void become_child(struct pn__forks *forks)
     if (forks->manager)
         pn_manager_after_fork_child(forks->manager);
     pn__stop_guard_after_fork_child();
+    pn__load_guard_after_fork_child(forks->own);
     if (forks->after_child)
         forks->after_child(forks->ctx);
     if (!forks->own)

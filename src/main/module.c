@@ -3,6 +3,7 @@
 #include "main/module.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "base/mem.h"
 #include "gateway/aio.h"
 #include "main/describe.h"
+#include "main/load_guard.h"
 #include "main/module_app.h"
 
 static struct pn__module *state_of(PyObject *module)
@@ -22,6 +24,28 @@ static void python_version(char *out, size_t size)
 {
     const char *version = Py_GetVersion();
     snprintf(out, size, "CPython %.*s", (int)strcspn(version, " "), version);
+}
+
+/* What Python does for Ctrl-C, also when SIGTERM comes. Async-signal-safe. */
+static void interrupt(void)
+{
+    (void)PyErr_SetInterruptEx(SIGINT);
+}
+
+/* A shell starts what it puts into the background with SIGINT ignored, and CPython then has no handler for it:
+ * but the server stops by it, and interrupts the application with it. Attached, on the main thread. */
+static void heed_sigint(void)
+{
+    PyObject *module = PyImport_ImportModule("signal");
+    PyObject *handler = module ? PyObject_GetAttrString(module, "default_int_handler") : NULL;
+    struct sigaction now;
+    if (handler && sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler == SIG_IGN) {
+        PyObject *before = PyObject_CallMethod(module, "signal", "iO", SIGINT, handler);
+        Py_XDECREF(before);
+    }
+    Py_XDECREF(handler);
+    Py_XDECREF(module);
+    PyErr_Clear();
 }
 
 static int serve(struct pn__module *module, struct pn__start *start)
@@ -40,6 +64,8 @@ static int run(struct pn__module *module, int argc, char *const *argv)
     int status = PN_EXIT_OK;
     python_version(python, sizeof python);
     if (pn__start_read(&start, argc, argv, python, &status) == PN__NEXT_GO_ON) {
+        heed_sigint();
+        pn__load_guard_begin(interrupt);
         if (pn__app_check_home(&start) < 0)
             status = PN_EXIT_CONFIG;
         else if (pn__start_open(&start, &status) == PN__NEXT_GO_ON) {
@@ -51,6 +77,7 @@ static int run(struct pn__module *module, int argc, char *const *argv)
         }
     }
     pn__start_close(&start);
+    pn__load_guard_end();
     return status;
 }
 

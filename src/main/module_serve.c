@@ -42,7 +42,6 @@ struct serve {
     struct pn_manager *manager; /* this process's; NULL where there is none */
     pid_t manager_pid;          /* of the first process; 0: there is none */
     int ready_fd;               /* how a worker tells its generation; -1 */
-    bool stop_asked;            /* while the application started up: seen as soon as it serves */
     unsigned slot;              /* the worker's number, from 0 on */
 };
 
@@ -128,26 +127,6 @@ static struct pn_gateway *make_gateway(struct serve *s)
     return gateway;
 }
 
-/* While an application is loaded SIGTERM is what SIGINT is to Python, so that what was opened is
- * closed, also as PID 1 of a container, where its default is to be ignored. FROM and TO are names in
- * the module signal; a handler that the application has set meanwhile stays. */
-static void change_sigterm(const char *from, const char *to)
-{
-    PyObject *module = PyImport_ImportModule("signal");
-    PyObject *now = module ? PyObject_CallMethod(module, "getsignal", "i", SIGTERM) : NULL;
-    PyObject *expected = now ? PyObject_GetAttrString(module, from) : NULL;
-    PyObject *wanted = expected ? PyObject_GetAttrString(module, to) : NULL;
-    if (wanted && PyObject_RichCompareBool(now, expected, Py_EQ) == 1) {
-        PyObject *before = PyObject_CallMethod(module, "signal", "iO", SIGTERM, wanted);
-        Py_XDECREF(before);
-    }
-    Py_XDECREF(wanted);
-    Py_XDECREF(expected);
-    Py_XDECREF(now);
-    Py_XDECREF(module);
-    PyErr_Clear();
-}
-
 /* An interruption that came too late hits nothing any more. */
 static void drop_interruption(void)
 {
@@ -155,17 +134,16 @@ static void drop_interruption(void)
         PyErr_Clear();
 }
 
-static void begin_loading(void)
+/* From here on the application's code runs. False: the process has been told to stop already. */
+static bool begin_loading(void)
 {
-    change_sigterm("SIG_DFL", "default_int_handler");
-    pn__load_guard_begin();
+    return !pn__load_guard_pass(true);
 }
 
 /* True when the process was told to stop meanwhile, whoever swallowed the exception. */
 static bool end_loading(void)
 {
-    change_sigterm("default_int_handler", "SIG_DFL");
-    bool stop = pn__load_guard_end();
+    bool stop = pn__load_guard_pass(false);
     if (stop)
         drop_interruption();
     return stop;
@@ -174,6 +152,7 @@ static bool end_loading(void)
 /* No request runs any more. */
 static void unload(struct serve *s)
 {
+    pn__load_guard_end();
     pn_gateway_stop(s->gateway);
     pn_gateway_destroy(s->gateway);
     pn_aio_home_destroy(s->asyncio.home);
@@ -208,9 +187,8 @@ static int load(struct serve *s)
         unload(s);
         return PN_EXIT_ERROR;
     }
-    enum pn_interface kind;
-    begin_loading();
-    struct _object *app = pn__app_load(s->start, &kind, &status);
+    enum pn_interface kind = PN_INTERFACE_AUTO;
+    struct _object *app = begin_loading() ? pn__app_load(s->start, &kind, &status) : NULL;
     if (end_loading() && status != PN_EXIT_INTERRUPTED) {
         pn_log_info(s->start->log, "told to stop while the application was being loaded");
         Py_CLEAR(app);
@@ -268,7 +246,7 @@ static void worker_is_ready(void *ctx)
         s->ready_fd = -1;
     }
     pn_log_flush(s->start->log);
-    if (s->stop_asked)
+    if (pn__load_guard_came())
         raise(SIGTERM);
 }
 
@@ -287,14 +265,24 @@ PN_NORETURN static void leave(struct serve *s, int status)
     _exit(status);
 }
 
+/* An enum pn_exit_status. A stop that comes meanwhile is seen by worker_is_ready. */
+static int start_up(struct serve *s)
+{
+    int status = PN_EXIT_INTERRUPTED;
+    if (begin_loading())
+        status = pn__asyncio_start_up(&s->asyncio);
+    else
+        pn_log_info(s->start->log, "told to stop before anything was served");
+    (void)end_loading();
+    return status;
+}
+
 static int serve_worker(struct serve *s)
 {
     int status = s->gateway ? PN_EXIT_OK : load(s);
     if (status != PN_EXIT_OK)
         return status;
-    begin_loading();
-    status = pn__asyncio_start_up(&s->asyncio);
-    s->stop_asked = end_loading();
+    status = start_up(s);
     if (status != PN_EXIT_OK) {
         thaw_memory(s);
         unload(s);
@@ -346,6 +334,8 @@ static bool keep(struct serve *s, const struct pn_manager_config *config, int *v
         return false;
     }
     s->forks.manager = s->manager;
+    if (pn__load_guard_came())
+        raise(SIGTERM);
     bool is_child = pn_manager_run(s->manager, value) == PN_MANAGER_CHILD;
     if (is_child && config->board)
         s->ready_fd = pn_manager_ready_fd(s->manager);
@@ -445,28 +435,11 @@ static int serve_manager(struct serve *s)
     return value;
 }
 
-/* A shell starts what it puts into the background with SIGINT ignored, and CPython then has no handler for it:
- * but the server stops by it, and interrupts the application with it. Attached, on the main thread. */
-static void heed_sigint(void)
-{
-    PyObject *module = PyImport_ImportModule("signal");
-    PyObject *handler = module ? PyObject_GetAttrString(module, "default_int_handler") : NULL;
-    struct sigaction now;
-    if (handler && sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler == SIG_IGN) {
-        PyObject *before = PyObject_CallMethod(module, "signal", "iO", SIGINT, handler);
-        Py_XDECREF(before);
-    }
-    Py_XDECREF(handler);
-    Py_XDECREF(module);
-    PyErr_Clear();
-}
-
 int pn__serve(struct pn__module *module, struct pn__start *start)
 {
     struct serve s = {.start = start, .module = module, .ready_fd = -1};
     int status = PN_EXIT_ERROR;
     s.forks = (struct pn__forks){.start = start, .after_child = after_fork_child, .ctx = &s};
-    heed_sigint();
     pn__describe_start(start);
     s.board = pn_board_create((unsigned)start->settings.processes.processes);
     int rc = s.board ? pn__forks_watch(&s.forks) : -errno;
@@ -478,5 +451,6 @@ int pn__serve(struct pn__module *module, struct pn__start *start)
         status = serve_worker(&s);
     (void)pn__forks_watch(NULL);
     pn_board_destroy(s.board);
-    return status;
+    /* Somebody asked for the end: that is no failure, however early it was. */
+    return status == PN_EXIT_INTERRUPTED && pn__load_guard_came() ? PN_EXIT_OK : status;
 }

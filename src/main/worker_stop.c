@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "http/ws_conn.h"
+#include "main/load_guard.h"
 #include "main/stop_guard.h"
 #include "main/worker_state.h"
 
@@ -195,6 +196,9 @@ void pn__worker_unwatch_signals(struct pn__worker *w)
     pn__stop_guard_remove();
     pn_timer_cancel(w->loop, &w->stop_look);
     pn_signal_unwatch_all(w->loop);
+    /* The listeners are closed: one that comes still later may end what the application does now. */
+    if (w->stage != PN__WORKER_SERVING)
+        pn__load_guard_end();
 }
 
 void pn__worker_say_lost(struct pn__worker *w)

@@ -12,7 +12,9 @@ enum pn_exit_status {
     PN_EXIT_APP = 3,     /* the application cannot be loaded */
     PN_EXIT_ADDRESS = 4, /* an address cannot be listened on */
     PN_EXIT_CUT = 75,    /* stopped, but requests were lost (EX_TEMPFAIL) */
-    PN_EXIT_INTERRUPTED = 130, /* SIGINT before anything was served */
+    /* KeyboardInterrupt before anything was served. A process that a signal told to stop makes
+     * PN_EXIT_OK of it. */
+    PN_EXIT_INTERRUPTED = 130,
 };
 
 /* Starting such a process again would end in the same way. */
