@@ -6,13 +6,29 @@ beside it, have it as their current loop, but not as their running one.
 """
 
 import asyncio
+import logging
 import sys
 import threading
 from asyncio import base_events, events
 
 from pelton._loop import Loop
+from pelton._pelton import _format_exception
 
 __all__ = ["HandedOverTask", "HomeLoop"]
+
+
+class _Formatter(logging.Formatter):
+    """Tracebacks as in the server's log: no client's text passes for a line of the log."""
+
+    def formatException(self, ei):
+        return _format_exception(ei[1]).rstrip("\n")
+
+
+def _format_last_resort():
+    """Where the application has not set ``logging`` up, asyncio's lines go to the server's log."""
+    handler = logging.lastResort
+    if handler is not None and handler.formatter is None:
+        handler.setFormatter(_Formatter())
 
 
 class HandedOverTask(asyncio.Future):
@@ -84,6 +100,7 @@ class HomeLoop(Loop):
     def __init__(self):
         self._ending = False
         self._hooks_before = None
+        _format_last_resort()
         super().__init__()
 
     def _attach(self):

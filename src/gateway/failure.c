@@ -9,22 +9,6 @@
 
 enum { TARGET_MAX = 512, ONE_LINE_MAX = 7 * 1024 };
 
-/* The text of EXC as traceback prints it: new bytes, or NULL without an exception. */
-static PyObject *format_exception(PyObject *exc)
-{
-    PyObject *module = PyImport_ImportModule("traceback");
-    PyObject *lines = module ? PyObject_CallMethod(module, "format_exception", "O", exc) : NULL;
-    PyObject *empty = lines ? PyUnicode_FromString("") : NULL;
-    PyObject *text = empty ? PyUnicode_Join(empty, lines) : NULL;
-    PyObject *bytes = text ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
-    Py_XDECREF(module);
-    Py_XDECREF(lines);
-    Py_XDECREF(empty);
-    Py_XDECREF(text);
-    PyErr_Clear();
-    return bytes;
-}
-
 /* "GET /path" of a request, safe for a log. Inside; takes the loop for a moment. */
 static size_t describe(const struct pn_exchange *x, char *out, size_t size)
 {
@@ -37,19 +21,6 @@ static size_t describe(const struct pn_exchange *x, char *out, size_t size)
     n += pn_log_escape(out + n, size - n, pn_exchange_text(x, x->target));
     pn_core_enter_app(core);
     return n;
-}
-
-/* Control characters of a message must not reach a terminal; line ends and tabs are layout. Those
- * from U+0080 to U+009F, of which terminals make as much as of ESC, are two bytes of UTF-8. */
-static void defuse(char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)p[i];
-        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
-            p[i] = '?';
-        else if (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0)
-            p[i] = p[i + 1] = '?';
-    }
 }
 
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)
@@ -66,14 +37,13 @@ void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, co
         return;
     if (x)
         target_len = describe(x, target, TARGET_MAX);
-    PyObject *bytes = format_exception(exc);
-    char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
+    PyObject *bytes = pn_gateway_format_exception(exc);
+    const char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
     size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
     if (!text) {
         pn_log_error(gw->log, "%.*s: %s: %s (no memory for its traceback)", (int)target_len, target,
                      what, Py_TYPE(exc)->tp_name);
     } else {
-        defuse(text, n); /* nobody else has seen these bytes */
         if (n && text[n - 1] == '\n')
             n--;
         if (n < ONE_LINE_MAX) {

@@ -132,6 +132,10 @@ uint64_t pn_gateway_requests(const struct pn_gateway *gw);
 struct _object *pn_gateway_client_disconnected(struct pn_gateway *gw);
 struct _object *pn_gateway_request_cut(struct pn_gateway *gw);
 
+/* EXC and its traceback as text for the log, no line of which can pass for one of the log's own: new
+ * bytes (UTF-8, whole lines), or NULL without an exception set. */
+struct _object *pn_gateway_format_exception(struct _object *exc);
+
 /* When pn_cores_run has come back: drops the application and everything that may run Python code. No
  * request may be under way. */
 void pn_gateway_stop(struct pn_gateway *gw);

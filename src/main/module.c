@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "gateway/aio.h"
+#include "gateway/gateway.h"
 #include "main/describe.h"
 #include "main/load_guard.h"
 #include "main/module_app.h"
@@ -115,6 +116,21 @@ static PyObject *module_explain(PyObject *self, PyObject *unused PN_UNUSED)
     return PyUnicode_FromString(text);
 }
 
+/* For the server's own handler of logging, where it is the application's last resort. */
+static PyObject *module_format_exception(PyObject *self PN_UNUSED, PyObject *exc)
+{
+    PyObject *bytes = pn_gateway_format_exception(exc);
+    if (!bytes)
+        return PyUnicode_FromString(Py_TYPE(exc)->tp_name);
+    PyObject *text =
+        PyUnicode_DecodeUTF8(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), "replace");
+    Py_DECREF(bytes);
+    return text;
+}
+
+PyDoc_STRVAR(format_exception_doc, "_format_exception(exc, /)\n--\n\n"
+                                   "The traceback as it stands in the server's log.");
+
 PyDoc_STRVAR(explain_doc, "explain()\n--\n\n"
                           "Say in words how many requests this process serves at once, in what, "
                           "and what delays them.");
@@ -124,6 +140,7 @@ PyDoc_STRVAR(main_doc, "main(argv, /)\n--\n\n"
                        "is told to stop;\nreturn the exit status.");
 
 static PyMethodDef methods[] = {
+    {"_format_exception", module_format_exception, METH_O, format_exception_doc},
     {"explain", module_explain, METH_NOARGS, explain_doc},
     {"main", module_main, METH_O, main_doc},
     {NULL, NULL, 0, NULL},

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "gateway/gateway.h"
 #include "main/module_path.h"
 
 enum {
@@ -50,32 +51,14 @@ static void cut_traceback(PyObject *exc)
     PyErr_Clear();
 }
 
-/* The traceback as text: new, or NULL without an exception set. */
-static PyObject *format_exception(PyObject *exc)
-{
-    PyObject *traceback = PyImport_ImportModule("traceback");
-    PyObject *lines =
-        traceback ? PyObject_CallMethod(traceback, "format_exception", "O", exc) : NULL;
-    PyObject *empty = lines ? PyUnicode_FromString("") : NULL;
-    PyObject *text = empty ? PyUnicode_Join(empty, lines) : NULL;
-    Py_XDECREF(empty);
-    Py_XDECREF(lines);
-    Py_XDECREF(traceback);
-    PyErr_Clear();
-    return text;
-}
-
 /* "TARGET cannot be loaded: WHY", and EXC's traceback below it in one piece. */
 static void say_exception(struct loading *l, PyObject *exc, const char *why)
 {
     cut_traceback(exc);
-    PyObject *text = format_exception(exc);
-    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
-    if (!utf8)
-        PyErr_Clear();
+    PyObject *text = pn_gateway_format_exception(exc);
     pn__start_error(l->start, "the application '%s' cannot be loaded: %s", l->app->target, why);
-    if (utf8) {
-        pn_log_raw(l->start->log, utf8, strlen(utf8));
+    if (text) {
+        pn_log_raw(l->start->log, PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text));
         pn_log_flush(l->start->log);
     }
     Py_XDECREF(text);

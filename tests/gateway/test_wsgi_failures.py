@@ -7,8 +7,10 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import time
+import traceback
 
 from gwharness import (
     CARRIERS,
@@ -111,6 +113,89 @@ def test_control_characters_do_not_reach_the_log():
     with logged() as log:
         ask(app)
     assert "a?[31m?b? \\ud800 ??1m \xe4" in log.text
+
+
+FORGED = "[2026-01-01 00:00:00 +0000] [1] [error] forged"
+
+
+def failures():
+    """Exceptions with a client's text in every place that a traceback shows."""
+    text = "first\n" + FORGED + "\n\n\t" + FORGED
+    plain = ValueError(text)
+    noted = ValueError("noted")
+    for note in (FORGED, text, "Traceback (most recent call last):\n" + FORGED, "\n\n" + FORGED):
+        noted.add_note(note)
+    noted.add_note("\nThe above exception was the direct cause of the following exception:\n\n")
+    noted.add_note(FORGED)
+    chained = KeyError("last")
+    chained.__cause__ = ValueError(text)
+    chained.__cause__.__context__ = noted
+    group = ExceptionGroup(text, [plain, noted, ExceptionGroup("inner", [ValueError(text)])])
+    syntax = SyntaxError(text, (text, 1, 1, text, 1, 2))
+    named = type("Name\n" + FORGED, (Exception,), {})("x")
+    after = RuntimeError("after the group")
+    after.__cause__ = group
+    return [plain, noted, chained, group, syntax, named, after]
+
+
+def test_an_exceptions_text_cannot_forge_lines_of_the_log():
+    for failure in failures():
+
+        def app(environ, start_response, failure=failure):
+            raise failure
+
+        with logged() as log:
+            assert ask(app).status == 500
+        lines = log.text.splitlines()
+        forged = [line for line in lines if FORGED in line]
+        assert forged
+        for line in lines:
+            starts = line[:1]
+            assert (
+                starts in ("", " ")
+                or "the application failed" in line
+                or line.startswith(
+                    (
+                        "Traceback (most",
+                        "ValueError: ",
+                        "RuntimeError: after",
+                        "KeyError: 'last'",
+                        "SyntaxError: first",
+                        "The above exception was",
+                        "During handling of the above",
+                    )
+                )
+                or "Name" in line
+            ), line
+
+
+def test_tracebacks_stay_as_python_has_them():
+    """But for the lines of a message after its first."""
+
+    def app(environ, start_response):
+        try:
+            try:
+                raise ValueError("one")
+            except ValueError:
+                raise KeyError("two")  # noqa: B904
+        except KeyError as exc:
+            error = RuntimeError("three\n  four\nfive")
+            error.add_note("six\nseven")
+            raise error from exc
+
+    with logged() as log, serving(app) as server:
+        server.request()
+    try:
+        app(None, None)
+    except RuntimeError as exc:
+        expected = "".join(traceback.format_exception(exc))
+    expected = expected.split("ValueError: one", 1)[1]
+    expected = expected.replace(
+        "three\n  four\nfive\nsix\nseven", "three\n      four\n    five\n    six\n    seven"
+    )
+    frame = re.compile(r'  File ".*\n(    .*\n)+')
+    got = log.text.split("ValueError: one", 1)[1]
+    assert frame.sub("", got).rstrip() == frame.sub("", expected).rstrip()
 
 
 def test_an_exception_that_cannot_be_printed():

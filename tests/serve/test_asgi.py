@@ -401,6 +401,32 @@ def test_exit_in_a_request_stops_the_server(serve: Serve, kind: tuple[str, ...],
     assert server.wait() == 0
 
 
+FORGED = "[2026-01-01 00:00:00 +0000] [1] [error] forged"
+
+
+@pytest.mark.parametrize("where", ["request", "task", "callback"])
+def test_what_asyncio_logs_cannot_forge_lines(serve: Serve, where: str) -> None:
+    """A message may be what a client has sent: also in what asyncio says by logging."""
+    app = HEAD + (
+        f"\ndef fail():\n    raise ValueError('a\\n{FORGED}\\n{FORGED}')\n"
+        "\nasync def task():\n    fail()\n"
+        "\nasync def request(scope, receive, send):\n    fail()\n"
+        "\nasync def in_task(scope, receive, send):\n"
+        "    asyncio.ensure_future(task())\n    await asyncio.sleep(0)\n"
+        "    await answer(send, 'x')\n"
+        "\nasync def in_callback(scope, receive, send):\n"
+        "    asyncio.get_running_loop().call_soon(fail)\n    await answer(send, 'x')\n"
+    )
+    server = serve(app=app)
+    server.expect_log(r"\[error\]|Traceback", required=False)
+    server.get("/request" if where == "request" else f"/in_{where}")
+    server.wait_log("forged")
+    server.stop()
+    lines = server.log.splitlines()
+    assert lines.count("    " + FORGED) == 2
+    assert not any(line.startswith(FORGED) for line in lines)
+
+
 LIFESPAN = """
 import asyncio, os
 
