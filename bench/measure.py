@@ -40,6 +40,8 @@ class Sizes:
     memory_rounds: int = 3  # where MemAvailable counts, which others move as well
     instructions: tuple[int, int, int] = (500, 1000, 4000)  # to warm up, smaller, larger
     peers_instructions: tuple[int, int, int] = (200, 400, 1200)  # some take minutes for more
+    loops: tuple[int, int] = (300, 1300)  # smaller, larger
+    loops_small: tuple[int, int] = (1000, 5000)
 
     @classmethod
     def quick(cls) -> Sizes:

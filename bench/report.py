@@ -57,12 +57,23 @@ PATCHING = (
     ("scan_280_us", "280 us"),
     ("scan_280_slots", "slots"),
 )
+LOOPS = (
+    ("loop_call_soon", "call_soon"),
+    ("loop_call_later", "later+cancel"),
+    ("loop_sleep", "sleep(0)"),
+    ("loop_protocol", "Protocol"),
+    ("loop_buffered", "Buffered"),
+    ("loop_streams", "streams"),
+    ("loop_sock", "sock_*"),
+    ("loop_tls", "TLS"),
+)
 TABLES = (
     (("instructions", "hello"), "Hello world, a request", HELLO),
     (("pair",), "The two example programs, ab -n 10000 -c 100, a request", PAIR),
     (("waiting",), "1,000 requests at once that sleep 0.1 s; 50 at once, 20 times 1 ms", WAITING),
     (("memory",), "10,000 connections: idle; waiting, each above an idle one", MEMORY),
     (("patching",), "Redirecting the calls of libraries", PATCHING),
+    (("loops",), "Event loops: user instructions a call, or an echo of 1 kB, both ends", LOOPS),
 )
 
 

@@ -9,6 +9,7 @@ The parts, in the order in which they are taken:
   waiting       1,000 requests at once that sleep; 50 at once that sleep twenty times
   memory        10,000 waiting requests above 10,000 idle connections
   patching      redirecting the calls of libraries
+  loops         user instructions an operation of asyncio event loops
   peers         user instructions of the other servers
 
 Every load is bounded in count and in time, and goes to 127.0.0.1 only. No part begins after
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import loops
 import report
 from machine import Others, take_precedence
 from measure import Book, Sizes, call_later_alone, hello_cpu, instructions, pair, waiting
@@ -32,7 +34,7 @@ from patching import patching
 from servers import ROOT, ROWS, Row, memory_row, missing
 
 OUT = ROOT / "bench" / "out" / "bench.json"
-PARTS = ("instructions", "hello", "pair", "waiting", "memory", "patching", "peers")
+PARTS = ("instructions", "hello", "pair", "waiting", "memory", "patching", "loops", "peers")
 MEMORY_COUNT = 10_000
 CALL_LATER = ROOT / "bench" / "apps" / "call_later.py"
 
@@ -110,6 +112,17 @@ class Run:
     def patching(self) -> None:
         self.job("redirecting libraries' calls", patching)
 
+    def loops(self) -> None:
+        for loop in loops.LOOPS:
+            own = loop.name == loops.OWN
+            why = loop.missing()
+            if why:
+                self.leave_out(f"{loop.name}: {why}", own)
+                continue
+            for case in loops.CASES:
+                counts = self.sizes.loops_small if case in loops.SMALL else self.sizes.loops
+                self.job(f"loops, {case}, {loop.name}", loops.loop_case, loop, case, counts)
+
     def all(self) -> None:
         jobs: dict[str, Callable[[], None]] = {
             "instructions": lambda: self.instructions(own=True),
@@ -118,6 +131,7 @@ class Run:
             "waiting": self.waiting,
             "memory": self.memory,
             "patching": self.patching,
+            "loops": self.loops,
             "peers": lambda: self.instructions(own=False),
         }
         for part in PARTS:
@@ -151,7 +165,7 @@ def main() -> int:
     run.facts.took_s = time.monotonic() - started
     print(report.report(run.book, run.facts))
     report.write_json(OUT, run.book, run.facts)
-    own = {row.name for row in ROWS if row.own} | {"call_later", "patching"}
+    own = {row.name for row in ROWS if row.own} | {"call_later", "patching", loops.OWN}
     own |= {memory_row(carrier, MEMORY_COUNT).name for carrier in ("fibers", "threads")}
     return 1 if run.own_missing or own & set(run.book.failed) else 0
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from loops import OWN, against_best
 from measure import Book
 
 AT_MOST, AT_LEAST = "at most", "at least"
@@ -101,6 +102,15 @@ TARGETS: tuple[Target, ...] = (
            figure("pelton fibers, memory", "hold_process_kb"), AT_MOST, 20, "kB"),
     Target("10,000 in time.sleep, threads: MemAvailable each", "memory",
            figure("pelton threads, memory", "hold_machine_kb"), AT_MOST, 60, "kB"),
+    Target("call_soon: user instructions", "loops",
+           figure(OWN, "loop_call_soon"), AT_MOST, 3200),
+    Target("call_later and cancel", "loops", figure(OWN, "loop_call_later"), AT_MOST, 1600),
+    Target("sleep(0)", "loops", figure(OWN, "loop_sleep"), AT_MOST, 6600),
+    *(
+        Target(f"echo by {case} / the best other loop's", "loops", against_best(case), AT_MOST,
+               0.9 if case in ("protocol", "buffered", "sock") else 1)
+        for case in ("protocol", "buffered", "sock", "streams", "tls")
+    ),
     Target("redirecting at start: CPU", "patching",
            figure("patching", "start_cpu_us"), AT_MOST, 1000, "us"),
     Target("redirecting 280 more libraries: CPU", "patching",

@@ -2,11 +2,22 @@
 """Pelton: a web application server for Python, written in C.
 
 The server is the C extension ``pelton._pelton``; this package is what a user imports or runs:
-``pelton module:app`` on the command line, ``python -m pelton``, and ``pelton.Loop`` for asyncio.
-The extension is loaded when it is first needed, so that ``import pelton`` alone costs nothing.
+``pelton module:app`` on the command line, ``python -m pelton``, ``pelton.Loop`` and ``pelton.run``
+for asyncio, ``pelton.await_`` and its kin between the two. The extension is loaded when it is first
+needed, so that ``import pelton`` alone costs nothing.
 """
 
-__all__ = ["Loop", "__version__", "explain", "main"]
+__all__ = [
+    "Loop",
+    "__version__",
+    "await_",
+    "explain",
+    "install",
+    "main",
+    "run",
+    "spawn",
+    "to_core",
+]
 
 __version__ = "0.1.0"
 
@@ -30,10 +41,21 @@ def explain() -> str:
     return _pelton.explain()
 
 
-def __getattr__(name: str) -> object:
-    if name == "Loop":
-        from pelton._loop import Loop
+_LATER = {
+    "Loop": "pelton._loop",
+    "await_": "pelton._run",
+    "install": "pelton._run",
+    "run": "pelton._run",
+    "spawn": "pelton._run",
+    "to_core": "pelton._run",
+}
 
-        globals()["Loop"] = Loop
-        return Loop
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value

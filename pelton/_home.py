@@ -14,7 +14,14 @@ from asyncio import base_events, events
 from pelton._loop import Loop
 from pelton._pelton import _format_exception
 
-__all__ = ["HandedOverTask", "HomeLoop"]
+__all__ = ["HandedOverTask", "HomeLoop", "running"]
+
+_running = None
+
+
+def running():
+    """The server's loop, while the server runs it; else None."""
+    return _running
 
 
 class _Formatter(logging.Formatter):
@@ -145,9 +152,13 @@ class HomeLoop(Loop):
         )
         self._thread_id = threading.get_ident()
         events._set_running_loop(self)
+        global _running
+        _running = self
 
     def _end_running(self):
         """The server ends: from here on the loop runs by ``run_until_complete``."""
+        global _running
+        _running = None
         if not self._ending and self._hooks_before is not None:
             events._set_running_loop(None)
             self._thread_id = None

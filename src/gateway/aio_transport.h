@@ -64,6 +64,8 @@ struct pn__transport {
     struct pn__out out;
     size_t high_water;
     size_t low_water;
+    size_t last_size;  /* of the last read */
+    size_t alike;      /* the size of the last two, if it was the same; or 0 */
     uint64_t wrote_in; /* the callback that wrote last */
     unsigned conn_lost;
     int fd;

@@ -4,7 +4,10 @@
 #include "gateway/aio_transport.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
+
+enum { ALIKE_MIN = 256 }; /* smaller ones are copied as fast */
 
 static int read_ready(PyObject *self);
 
@@ -26,15 +29,18 @@ int pn__transport_stop_reading(struct pn__transport *t)
 }
 
 /* -1 with an exception; -2: nothing is there. */
-static ssize_t receive(const struct pn__transport *t, char *buf, size_t size)
+static ssize_t receive_failed(void)
 {
-    ssize_t n = recv(t->fd, buf, size, MSG_DONTWAIT);
-    if (pn_likely(n >= 0))
-        return n;
     if (errno == EAGAIN || errno == EINTR)
         return -2;
     PyErr_SetFromErrno(PyExc_OSError);
     return -1;
+}
+
+static ssize_t receive(const struct pn__transport *t, char *buf, size_t size)
+{
+    ssize_t n = recv(t->fd, buf, size, MSG_DONTWAIT);
+    return pn_likely(n >= 0) ? n : receive_failed();
 }
 
 /* The peer will send no more. */
@@ -53,20 +59,72 @@ static int on_eof(struct pn__transport *t)
     return open ? pn__transport_stop_reading(t) : pn__transport_close(t);
 }
 
+/* N bytes were received: the first of them into BYTES, SIZE long, the others into MORE. Steals BYTES. */
+PN_COLD static PyObject *other_size(PyObject *bytes, size_t size, const char *more, size_t n)
+{
+    if (n < size) {
+        if (n == 0 || _PyBytes_Resize(&bytes, (Py_ssize_t)n) == 0)
+            return bytes;
+        return NULL;
+    }
+    PyObject *all = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n);
+    if (all) {
+        memcpy(PyBytes_AS_STRING(all), PyBytes_AS_STRING(bytes), size);
+        memcpy(PyBytes_AS_STRING(all) + size, more, n - size);
+    }
+    Py_DECREF(bytes);
+    return all;
+}
+
+/* Messages of one size come one after the other: this one goes to where it stays. *N is as receive()
+ * has it; NULL with an exception, or when nothing is there. */
+static PyObject *receive_alike(struct pn__transport *t, char *scratch, ssize_t *n)
+{
+    size_t size = t->alike;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    *n = -1;
+    if (pn_unlikely(!bytes))
+        return NULL;
+    struct iovec iov[2] = {{PyBytes_AS_STRING(bytes), size}, {scratch, PN__AIO_SCRATCH}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
+    *n = recvmsg(t->fd, &m, MSG_DONTWAIT);
+    if (pn_likely(*n == (ssize_t)size))
+        return bytes;
+    t->alike = 0;
+    t->last_size = *n > 0 ? (size_t)*n : 0;
+    if (*n >= 0)
+        return other_size(bytes, size, scratch, (size_t)*n);
+    *n = receive_failed();
+    Py_DECREF(bytes);
+    return NULL;
+}
+
+static PyObject *receive_any(struct pn__transport *t, char *scratch, ssize_t *n)
+{
+    *n = receive(t, scratch, PN__AIO_SCRATCH);
+    if (pn_unlikely(*n <= 0))
+        return NULL;
+    size_t size = (size_t)*n;
+    if (size >= ALIKE_MIN && size == t->last_size)
+        t->alike = size;
+    t->last_size = size;
+    return PyBytes_FromStringAndSize(scratch, *n);
+}
+
 static int read_data(struct pn__transport *t)
 {
     struct pn__aio *aio = t->aio;
-    if (pn_unlikely(!pn__aio_scratch(aio)))
-        return pn__transport_failed(t, "Fatal read error on socket transport");
-    ssize_t n = receive(t, aio->scratch, PN__AIO_SCRATCH);
-    if (pn_unlikely(n <= 0)) {
-        if (n == -2)
-            return 0;
-        return n == 0 ? on_eof(t) : pn__transport_failed(t, "Fatal read error on socket transport");
+    char *scratch = pn__aio_scratch(aio);
+    ssize_t n = -1;
+    PyObject *data = NULL;
+    if (pn_likely(scratch != NULL))
+        data = t->alike ? receive_alike(t, scratch, &n) : receive_any(t, scratch, &n);
+    if (pn_unlikely(n == 0)) {
+        Py_XDECREF(data);
+        return on_eof(t);
     }
-    PyObject *data = PyBytes_FromStringAndSize(aio->scratch, n);
     if (pn_unlikely(!data))
-        return pn__transport_failed(t, "Fatal read error on socket transport");
+        return n == -2 ? 0 : pn__transport_failed(t, "Fatal read error on socket transport");
     PyObject *args[2] = {t->protocol, data};
     Py_INCREF(args[0]); /* it may be exchanged meanwhile */
     PyObject *r = PyObject_VectorcallMethod(aio->words[PN__L_DATA_RECEIVED], args,

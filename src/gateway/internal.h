@@ -393,6 +393,11 @@ int pn__file_wrapper_init(struct pn_gateway *gw);
 int pn__file_wrapper_range(struct pn_gateway *gw, PyObject *o, int *fd, off_t *offset,
                            int64_t *size);
 
+/* --- spawn.c --- */
+/* CALLABLE(True) in a core of its own, soon, or CALLABLE(False). Any core or thread, attached. None, or NULL with an
+ * exception. */
+PyObject *pn__spawn(struct pn_gateway *gw, PyObject *callable);
+
 /* --- failure.c --- */
 /* Inside. Takes the current exception and logs it with its traceback, in one piece. WHAT is a
  * sentence's begin, "application failed". R may be NULL. */

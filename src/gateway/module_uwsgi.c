@@ -307,6 +307,18 @@ static PyObject *uwsgi_getattr(PyObject *module, PyObject *name)
                         "module 'uwsgi' has no attribute %R: Pelton has not built it (yet)", name);
 }
 
+/* For pelton/_run.py. */
+static PyObject *uwsgi_spawn(PyObject *module, PyObject *callable)
+{
+    return pn__spawn(gateway_of(module), callable);
+}
+
+static PyObject *uwsgi_single(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(gateway_of(module)->carrier == PN_CARRIER_INLINE);
+}
+
 static PyMethodDef methods[] = {
     {"async_sleep", uwsgi_async_sleep, METH_O,
      "async_sleep(seconds): other requests run meanwhile"},
@@ -334,6 +346,8 @@ static PyMethodDef methods[] = {
     {"websocket_recv_nb", pn__uwsgi_ws_recv_nb, METH_NOARGS, "the same without waiting, or b''"},
     {"websocket_send", pn__uwsgi_ws_send, METH_O, "websocket_send(text)"},
     {"websocket_send_binary", pn__uwsgi_ws_send_binary, METH_O, "websocket_send_binary(bytes)"},
+    {"_spawn", uwsgi_spawn, METH_O, NULL},
+    {"_single", uwsgi_single, METH_NOARGS, NULL},
     {"__getattr__", uwsgi_getattr, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

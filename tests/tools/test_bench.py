@@ -14,6 +14,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import loads  # noqa: E402
+import loops  # noqa: E402
 import machine  # noqa: E402
 import patching  # noqa: E402
 import report  # noqa: E402
@@ -113,6 +114,7 @@ def test_targets_name_rows_and_parts_that_exist() -> None:
         assert target.verdict(Asked())[0] == "not taken"
     names = {row.name for row in servers.ROWS} | {"patching", "call_later, pelton.Loop"}
     names |= {servers.memory_row(carrier, 1).name for carrier in ("fibers", "threads")}
+    names |= {loop.name for loop in loops.LOOPS}
     assert asked <= names
     assert len({row.name for row in servers.ROWS}) == len(servers.ROWS)
     taken = {part for parts, _, _ in report.TABLES for part in parts}

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WSGI and asyncio together: ``pelton.await_``, and ``async def`` views in every carrier."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import httpx
+import pytest
+from harness import SLOW, Server
+
+Serve = Callable[..., Server]
+
+APP = """
+import asyncio, contextvars, threading
+
+import pelton
+
+variable = contextvars.ContextVar("variable", default="none")
+gate = asyncio.Event()
+cleaned = []
+
+async def home():
+    await asyncio.sleep(0.01)
+    return f"{type(asyncio.get_running_loop()).__name__} {variable.get()}"
+
+async def opens():
+    gate.set()
+    return "opened"
+
+async def waits():
+    await gate.wait()
+    return "waited"
+
+async def fails():
+    await asyncio.sleep(0)
+    raise LookupError("on purpose")
+
+async def nested():
+    try:
+        pelton.await_(home())
+    except RuntimeError as exc:
+        return str(exc)
+
+class Awaitable:
+    def __await__(self):
+        return (yield from home().__await__())
+
+def application(environ, start_response):
+    variable.set(environ["QUERY_STRING"])
+    name = environ["PATH_INFO"][1:]
+    try:
+        if name == "other":
+            answer = pelton.await_(Awaitable())
+        elif name == "wrong":
+            answer = pelton.await_(5)
+        else:
+            answer = pelton.await_(globals()[name]())
+    except (LookupError, TypeError) as exc:
+        answer = repr(exc)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(answer).encode()]
+"""
+
+CARRIERS = {
+    "inline": ("--threads", 1),
+    "threads": ("--threads", 4),
+    "fibers": ("--async", 8),
+    "asyncio": ("--asyncio", 8),
+}
+
+
+def text(server: Server, target: str) -> str:
+    return server.get(target).body.decode()
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_await(serve: Serve, carrier: str) -> None:
+    server = serve(*CARRIERS[carrier], app=APP)
+    loop = "HomeLoop" if carrier == "asyncio" else "Loop"
+    for _ in range(3):
+        assert text(server, "/home?x=1") == f"{loop} x=1"
+    assert text(server, "/other?y") == f"{loop} y"
+    assert text(server, "/fails") == "LookupError('on purpose')"
+    assert "use await" in text(server, "/nested")
+    assert "TypeError" in text(server, "/wrong")
+
+
+def test_other_requests_go_on(serve: Serve) -> None:
+    server = serve("--asyncio", 8, app=APP)
+    got = []
+    waiting = [
+        threading.Thread(target=lambda: got.append(text(server, "/waits"))) for _ in range(5)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert text(server, "/home?z") == "HomeLoop z"
+    assert not got
+    assert text(server, "/opens") == "opened"
+    for thread in waiting:
+        thread.join(SLOW)
+    assert got == ["waited"] * 5
+
+
+SPAWN = """
+import asyncio, contextvars, threading, time
+
+import pelton
+
+variable = contextvars.ContextVar("variable", default="none")
+
+def work(a, b=0):
+    time.sleep(0.01)
+    return f"{a + b} {variable.get()}"
+
+def fails():
+    raise LookupError("on purpose")
+
+def spawned():
+    futures = [pelton.spawn(work, i, b=1) for i in range(3)]
+    return ", ".join(f.result(30) for f in futures)
+
+def spawn_fails():
+    return repr(pelton.spawn(fails).exception(30))
+
+def nested():
+    return pelton.spawn(lambda: pelton.spawn(work, 1).result(30)).result(30)
+
+async def core():
+    tick = asyncio.create_task(asyncio.sleep(0))
+    got = await asyncio.gather(*(pelton.to_core(work, i) for i in range(3)))
+    return ", ".join(got) + f" {tick.done()}"
+
+async def core_fails():
+    try:
+        await pelton.to_core(fails)
+    except LookupError as exc:
+        return repr(exc)
+
+def application(environ, start_response):
+    variable.set("mine")
+    function = globals()[environ["PATH_INFO"][1:]]
+    answer = pelton.await_(function()) if asyncio.iscoroutinefunction(function) else function()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer.encode()]
+"""
+
+
+@pytest.mark.parametrize("carrier", ["threads", "fibers", "asyncio"])
+def test_spawn(serve: Serve, carrier: str) -> None:
+    server = serve(*CARRIERS[carrier], app=SPAWN)
+    for _ in range(3):
+        assert text(server, "/spawned") == "1 mine, 2 mine, 3 mine"
+        assert text(server, "/nested") == "1 mine"
+        assert text(server, "/core") == "0 mine, 1 mine, 2 mine True"
+    assert text(server, "/spawn_fails") == "LookupError('on purpose')"
+    assert text(server, "/core_fails") == "LookupError('on purpose')"
+
+
+FLASK = """
+import asyncio
+
+from flask import Flask
+
+app = application = Flask(__name__)
+
+@app.get("/")
+async def hello():
+    await asyncio.sleep(0.01)
+    return "async view"
+"""
+
+DJANGO = """
+import asyncio
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.urls import path
+
+settings.configure(DEBUG=False, SECRET_KEY="only a test's", ALLOWED_HOSTS=["*"],
+                   ROOT_URLCONF=__name__)
+
+async def hello(request):
+    await asyncio.sleep(0.01)
+    return HttpResponse("async view")
+
+urlpatterns = [path("", hello)]
+application = get_wsgi_application()
+"""
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+@pytest.mark.parametrize("framework", ["flask", "django"])
+def test_async_views(serve: Serve, framework: str, carrier: str) -> None:
+    pytest.importorskip("asgiref")
+    app = {"flask": FLASK, "django": DJANGO}[framework]
+    server = serve(*CARRIERS[carrier], app=app)
+    got: list[str] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=server.url, timeout=SLOW, trust_env=False) as client:
+            got.extend(client.get("/").text for _ in range(3))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == ["async view"] * 9
+
+
+PROGRAM = """
+import asyncio
+import pelton
+
+async def main():
+    await asyncio.sleep(0)
+    return type(asyncio.get_running_loop()) is pelton.Loop
+
+assert pelton.run(main())
+assert pelton.await_(main())
+assert not asyncio.run(main())
+pelton.install()
+assert asyncio.run(main())
+loop = asyncio.new_event_loop()
+assert type(loop) is pelton.Loop
+loop.close()
+async def twice():
+    try:
+        pelton.run(main())
+    except RuntimeError as exc:
+        return str(exc)
+print(pelton.run(twice()))
+"""
+
+
+def test_without_a_server() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore::RuntimeWarning", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=SLOW,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot be called from a running event loop" in done.stdout
