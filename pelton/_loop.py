@@ -122,7 +122,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     # asyncio's own transport calls.
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
-        if not isinstance(sock, socket.socket):
+        if not issubclass(type(sock), socket.socket):
             return super()._make_socket_transport(
                 sock, protocol, waiter, extra=extra, server=server
             )
@@ -142,7 +142,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
         server=None,
         **timeouts,
     ):
-        if not isinstance(rawsock, socket.socket):
+        if not issubclass(type(rawsock), socket.socket):
             return super()._make_ssl_transport(
                 rawsock,
                 protocol,

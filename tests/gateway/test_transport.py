@@ -160,6 +160,30 @@ def test_data_and_eof():
     run(main)
 
 
+def test_messages_of_one_size():
+    class Keeps(Seen):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.messages = []
+
+        def data_received(self, data):
+            self.messages.append(data)
+
+    async def main(loop):
+        _, protocol, there = await pair(loop, Keeps)
+        sent = []
+        for size in (*[1000] * 5, 999, *[1000] * 5, 70_000, 3, *[1000] * 4, 1, *[300] * 4):
+            sent.append(bytes([len(sent)]) * size)
+            there.send(sent[-1])
+            await until(lambda: sum(map(len, protocol.messages)) == sum(map(len, sent)))
+        assert protocol.messages == sent
+        there.close()
+        assert await protocol.lost is None
+        assert protocol.messages == sent
+
+    run(main)
+
+
 def test_a_callback_gathers_its_writes():
     async def main(loop):
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
