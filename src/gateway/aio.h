@@ -67,6 +67,8 @@ static inline void pn_aio_call_init(struct pn_aio_call *call, int (*run)(struct 
 /* Owner, after bind. CALL may stand there already. Before it has run it may be withdrawn with
  * pn_list_remove, owning the loop or inside on home. */
 void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call);
+/* Between bind and end: cores run beside it. */
+bool pn_aio_home_serving(const struct pn_aio_home *home);
 /* The loop object; borrowed. */
 struct _object *pn_aio_home_loop(struct pn_aio_home *home);
 /* On home, inside. CALLABLE(*ARGS, **NAMED) as PyObject_Call has it; the one call_soon that it

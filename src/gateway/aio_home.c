@@ -203,6 +203,11 @@ void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call)
     __atomic_store_n(&aio->calls_due, true, __ATOMIC_RELAXED);
 }
 
+bool pn_aio_home_serving(const struct pn_aio_home *home)
+{
+    return home->cores != NULL;
+}
+
 struct _object *pn_aio_home_loop(struct pn_aio_home *home)
 {
     return (PyObject *)home->aio;

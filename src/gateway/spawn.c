@@ -52,9 +52,29 @@ static void job_dropped(struct pn_job *job)
     call(pn_container_of(job, struct spawned, job), false);
 }
 
+/* No core runs any more, and home has the loop to itself, attached. */
+static bool is_over(const struct pn_gateway *gw)
+{
+    return !pn_core_self() || (gw->aio_home && !pn_aio_home_serving(gw->aio_home));
+}
+
+PN_COLD static void refuse_at_end(struct spawned *s)
+{
+    PyObject *result = PyObject_CallOneArg(s->callable, Py_False);
+    if (!result)
+        PyErr_WriteUnraisable(s->callable);
+    Py_XDECREF(result);
+    Py_DECREF(s->callable);
+    free(s);
+}
+
 static void deliver(struct pn_message *message)
 {
     struct spawned *s = pn_container_of(message, struct spawned, message);
+    if (pn_unlikely(is_over(s->gw))) {
+        refuse_at_end(s);
+        return;
+    }
     switch (pn_cores_admit(s->gw->cores, &s->job)) {
     case PN_ADMIT_RUN:
         job_run(&s->job);
