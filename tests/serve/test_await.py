@@ -160,6 +160,39 @@ def test_spawn(serve: Serve, carrier: str) -> None:
     assert text(server, "/core_fails") == "LookupError('on purpose')"
 
 
+AT_THE_END = """
+import asyncio, sys
+import pelton
+
+kept = []
+
+async def task():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        try:
+            await pelton.to_core(print)
+        except RuntimeError as exc:
+            print("refused:", exc, file=sys.stderr, flush=True)
+
+async def start():
+    kept.append(asyncio.create_task(task()))
+    await asyncio.sleep(0)
+
+def application(environ, start_response):
+    pelton.await_(start())
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+
+
+def test_what_is_spawned_at_the_end_is_refused(serve: Serve) -> None:
+    server = serve("--asyncio", 4, app=AT_THE_END)
+    assert text(server, "/") == "ok"
+    server.stop()
+    assert "refused: no core was free" in server.log
+
+
 FLASK = """
 import asyncio
 
