@@ -39,7 +39,8 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
             redis) command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
                     || echo redis-server ;;
             postgres) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || echo postgresql ;;
-            python-testsuite) echo libpython3-testsuite ;;
+            python-testsuite) py="$(system_python)"
+                echo "lib$("${py:-python3}" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite" ;;
             debootstrap) command -v debootstrap >/dev/null || echo debootstrap ;;
             gdb) command -v gdb >/dev/null || echo gdb ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;

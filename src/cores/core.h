@@ -59,7 +59,7 @@ struct pn_core_host {
      * (findings-2, first correction). Called before the waiting call returns. */
     void (*resumed)(void *ctx, void *state);
     /* Raises the server's own exception in the core at its next bytecode. Called from the watchdog's
-     * thread, which has no state: it may block there for the GIL. */
+     * thread, which has no state: it may block there for the GIL. The host says pn_core_cut_seen when it comes out. */
     void (*raise)(void *ctx, void *state);
     /* Takes back a raise that came too late, so that it does not hit the core's next request
      * (SetAsyncExc with NULL). Called attached, on the core itself, inside. May be NULL. */
@@ -249,6 +249,9 @@ void pn_core_block_end(struct pn_core *core);
  * the core carries a request. No effect on one that does not, or is cut already: it is raised there
  * again after a second, if the request goes on. */
 void pn_core_cut(struct pn_core *core);
+/* The exception has come out in CORE: called on the core itself, attached. What it waits for from now on is its
+ * clean-up's, and is not cut. */
+void pn_core_cut_seen(struct pn_core *core);
 /* True from the cut until the core's request ends. */
 bool pn_core_is_cut(const struct pn_core *core);
 

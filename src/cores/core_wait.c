@@ -121,9 +121,15 @@ bool pn_core_is_cut(const struct pn_core *core)
     return atomic_load_explicit(&core->cut, memory_order_relaxed);
 }
 
+void pn_core_cut_seen(struct pn_core *core)
+{
+    atomic_store(&core->cut_seen, true);
+    pn__wait_out_pokes(core);
+}
+
 bool pn__wait_take_cut(struct pn_core *core)
 {
-    if (pn_likely(!atomic_load(&core->cut_wait)) || !atomic_exchange(&core->cut_wait, false))
+    if (pn_likely(!pn__cut_is_due(core)) || !atomic_exchange(&core->cut_wait, false))
         return false;
     /* What the application waits for next, in a clean-up, is not to be interrupted. */
     pn__wait_out_pokes(core);

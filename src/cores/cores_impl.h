@@ -72,6 +72,7 @@ struct pn_core {
     atomic_bool blocking;  /* its OS thread is in a call that waits, or about to enter it */
     atomic_bool cut;       /* from pn_core_cut until the request ends */
     atomic_bool cut_wait;  /* the wait under way, or the next, ends as cut */
+    atomic_bool cut_seen;  /* the exception has come out: cut_wait means nothing any more */
     atomic_bool raise_due; /* the watchdog has to raise */
     atomic_bool poking;    /* [dog] it is about to end the wait: whoever has taken cut_wait waits */
     int64_t cut_ns;        /* [dog] when it was raised */
@@ -253,6 +254,11 @@ void pn__admission_fini(struct pn_cores *cores);
 
 /* A wait that nobody else wakes: earlier numbers are over from now on. */
 void pn__wait_private(struct pn_core *core);
+/* The wait under way, or the next, is to end as cut. */
+static inline bool pn__cut_is_due(struct pn_core *core)
+{
+    return pn_unlikely(atomic_load(&core->cut_wait)) && !atomic_load(&core->cut_seen);
+}
 /* True once a cut: the wait is to end with PN_WAIT_CUT. No signal for it is still to come then. */
 bool pn__wait_take_cut(struct pn_core *core);
 /* On the core's own OS thread, after cut_wait became false: the watchdog's last signal has come. */

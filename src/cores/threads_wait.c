@@ -171,7 +171,7 @@ static enum beside poll_both(struct pn_core *core, int fd, uint32_t events, int6
     pn__baton_move(&cores->baton, core->number, PN__BATON_POLLING);
     pn__blocking_begin(core);
     int n = -1;
-    if (!atomic_load(&core->cut_wait)) {
+    if (!pn__cut_is_due(core)) {
         int64_t left = until_ns == PN_NEVER_NS ? 0 : until_ns - pn_clock_mono_ns();
         t = pn_ns_timespec(left > 0 ? left : 0);
         n = ppoll(p, fd >= 0 ? 2 : 1, until_ns == PN_NEVER_NS ? NULL : &t, NULL);
@@ -312,7 +312,7 @@ static bool sleep_for_baton(struct pn_core *core, int64_t deadline_ns, int *how)
     uint64_t w;
     while ((w = atomic_load_explicit(&core->wait, memory_order_acquire)) != woken) {
         int e = -EINTR;
-        if (w != blocked || !atomic_load(&core->cut_wait))
+        if (w != blocked || !pn__cut_is_due(core))
             e = pn__futex_wait(low_half(core), (uint32_t)w, w == blocked ? until_ns : PN_NEVER_NS);
         if (w != blocked || (e != -EINTR && e != -ETIMEDOUT))
             continue;

@@ -206,6 +206,7 @@ static void raise_in(struct pn_core *core, int64_t now_ns)
         return;
     /* The request may have ended; pn__core_settle waits until it is not watched. */
     if (atomic_load(&core->cut) && atomic_exchange(&core->raise_due, false)) {
+        atomic_store(&core->cut_seen, false);
         if (host->raise)
             host->raise(host->ctx, core->state);
         core->cut_ns = now_ns;
@@ -216,12 +217,12 @@ static void raise_in(struct pn_core *core, int64_t now_ns)
     unwatch(core);
 }
 
-/* A core that ends its wait by itself meanwhile writes cut_wait and then reads poking: one of the two sees the
- * other, so that no signal is left over for its next wait. */
+/* A core that ends its wait by itself meanwhile writes cut_wait or cut_seen and then reads poking: one of the two
+ * sees the other, so that no signal is left over for its next wait. */
 static void poke(struct pn_core *core)
 {
     atomic_store(&core->poking, true);
-    if (atomic_load(&core->cut_wait))
+    if (pn__cut_is_due(core))
         core->cores->carrier->poke(core);
     atomic_store(&core->poking, false);
 }
@@ -234,7 +235,7 @@ static int64_t cut_core(struct pn_core *core, int64_t now_ns)
         raise_in(core, now_ns);
     else if (now_ns - core->cut_ns >= RECUT_NS)
         atomic_store(&core->raise_due, true);
-    if (!atomic_load(&core->cut_wait))
+    if (!pn__cut_is_due(core))
         return core->cut_ns + RECUT_NS;
     if (now_ns - core->cut_ns >= POKE_GIVE_UP_NS && !atomic_load(&core->blocking)) {
         /* It computes. Its clean-up may wait: that wait is not the one that was meant. */

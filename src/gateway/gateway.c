@@ -6,16 +6,45 @@
 
 #include "gateway/internal.h"
 
+/* RequestCut.__init__, so it tells when what the watchdog has raised comes out: not before a handler or a clean-up
+ * runs. No method: it is called without the instance, whose arguments are BaseException.__new__'s business. */
+static PyObject *cut_seen(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    struct pn_core *core = pn_core_self();
+    (void)module;
+    (void)args;
+    (void)kwargs;
+    if (core)
+        pn_core_cut_seen(core);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef cut_seen_def = {"__init__", (PyCFunction)(void (*)(void))cut_seen,
+                                   METH_VARARGS | METH_KEYWORDS, NULL};
+
+/* Not an Exception: "except Exception" must not keep a server from stopping. */
+static PyObject *make_request_cut(void)
+{
+    PyObject *init = PyCFunction_New(&cut_seen_def, NULL);
+    PyObject *dict = init ? Py_BuildValue("{sO}", "__init__", init) : NULL;
+    PyObject *exc = dict
+                        ? PyErr_NewExceptionWithDoc(
+                              "pelton.RequestCut",
+                              "The server ends this request, because it stops or its time is over.",
+                              PyExc_BaseException, dict)
+                        : NULL;
+    Py_XDECREF(dict);
+    Py_XDECREF(init);
+    return exc;
+}
+
 static int make_exceptions(struct pn_gateway *gw)
 {
     gw->client_disconnected = PyErr_NewExceptionWithDoc(
         "pelton.ClientDisconnected",
         "The client of this request has gone, was too slow, or sent a body that is not whole.",
         PyExc_ConnectionError, NULL);
-    /* Not an Exception: "except Exception" must not keep a server from stopping. */
-    gw->request_cut = PyErr_NewExceptionWithDoc(
-        "pelton.RequestCut", "The server ends this request, because it stops or its time is over.",
-        PyExc_BaseException, NULL);
+    gw->request_cut = make_request_cut();
     return gw->client_disconnected && gw->request_cut ? 0 : -1;
 }
 

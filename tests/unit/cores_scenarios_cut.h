@@ -97,6 +97,31 @@ static PN_UNUSED void scenario_cut_twice(enum pn_carrier carrier)
     server_free(&s);
 }
 
+/* The exception comes out while it computes, and its clean-up waits at once: that is left alone. */
+static PN_UNUSED void app_cut_seen(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    struct fake_state *state = pn_core_state(core);
+    pn_core_cut(core);
+    DETACHED(core, while (!atomic_load(&state->raised)) sched_yield());
+    pn_core_cut_seen(core);
+    int64_t start_ns = pn_clock_mono_ns();
+    int rc = app_sleep(50 * MS);
+    MUST(rc == PN_WAIT_TIMEOUT || pn_clock_mono_ns() - start_ns > 900 * MS);
+    r->result = 1;
+}
+
+static PN_UNUSED void scenario_cut_seen(enum pn_carrier carrier)
+{
+    struct server s;
+    server_make(&s, carrier, NULL);
+    struct request *all = requests_make(&s, 1, app_cut_seen);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(all[0].result, 1);
+    free(all);
+    server_free(&s);
+}
+
 /* --- stalls ------------------------------------------------------------------------------------------------- */
 
 static PN_UNUSED void spin_until(int64_t end_ns)

@@ -56,6 +56,7 @@ static void test_cut(void **state)
     scenario_cut(FIBERS, 3);
     scenario_cut(FIBERS, 1);
     scenario_cut_twice(FIBERS);
+    scenario_cut_seen(FIBERS);
 }
 
 static void test_yield_and_streaming(void **state)
