@@ -10,6 +10,7 @@
  * the same lock, once: it takes it, or is idle again (a follower came first). So one that frees it
  * either meets a core that has yet to look, or finds it on the idle list; nobody is made for want of one
  * that is merely late. Home waits on its own futex for the baton to be moved to it: for its work, and at the end. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -126,6 +127,10 @@ static int spawn(struct pn_core *core)
     int rc = 0;
     if (cores->config.stack_size > 0)
         rc = pthread_attr_setstacksize(&attr, (cores->config.stack_size + 4095) & ~(size_t)4095);
+    /* Whoever makes it may have signals blocked, as the watchdog has: its waits could not be cut, and the children of
+     * its requests would inherit that. */
+    if (rc == 0)
+        rc = pthread_attr_setsigmask_np(&attr, &cores->signals);
     if (rc == 0)
         rc = pthread_create(&core->join_handle, &attr, thread_main, core);
     pthread_attr_destroy(&attr);
@@ -375,6 +380,7 @@ static void widen_futex_table(unsigned threads)
 static int start(struct pn_cores *cores)
 {
     widen_futex_table(cores->config.count);
+    pthread_sigmask(SIG_SETMASK, NULL, &cores->signals);
     struct pn_core *first = pn__core_new(cores);
     int rc = first ? spawn(first) : -ENOMEM;
     if (rc == 0)

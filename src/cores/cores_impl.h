@@ -11,6 +11,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "base/bounds.h"
@@ -162,6 +163,7 @@ struct pn_cores {
     struct pn_list retired; /* [lock] structs without thread or stack */
     unsigned idle_count;    /* [lock] */
     unsigned carriers;      /* [lock] exist, home not counted */
+    sigset_t signals;       /* [const] threads: what home has blocked, each begins with */
     unsigned coming;        /* [lock] threads: designated, have not looked at the baton yet */
 
     /* Admission, all [owner]. */

@@ -8,6 +8,7 @@ is not cut is lost at the hard deadline, and the server's status says so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import SLOW, Server, wait_until
@@ -114,7 +115,7 @@ def application(environ, start_response):
         say("unwound", name, end, clean_up())
 """
 
-WAITS = "sleep recv recv_timeout send accept read watch poll epoll child".split()
+WAITS = "sleep recv recv_timeout send accept read watch poll epoll child lock lock".split()
 
 
 @pytest.fixture(params=[("--threads", "16"), ("--async", "16")], ids=["threads", "fibers"])
@@ -143,9 +144,30 @@ def test_every_wait_is_cut(serve: Serve, carrier: tuple[str, ...]) -> None:
     assert ends(log) == sorted(f"unwound {name} RequestCut bye" for name in WAITS)
 
 
-def test_a_wait_for_a_lock_ends_with_its_holder(serve: Serve, carrier: tuple[str, ...]) -> None:
-    log = cut(serve, carrier, ["lock", "lock"])
-    assert ends(log) == ["unwound lock RequestCut bye"] * 2
+SIGNALS = """
+import json, signal, subprocess, time
+
+def application(environ, start_response):
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        sum(range(100))
+    child = subprocess.Popen(["sleep", "90"])
+    child.terminate()
+    try:
+        status = child.wait(30)
+    finally:
+        child.kill()
+    start_response("200 OK", [])
+    return [json.dumps([len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), status]).encode()]
+"""
+
+
+def test_no_signal_is_blocked_in_a_request(serve: Serve, carrier: tuple[str, ...]) -> None:
+    """Nor in its children: threads that the watchdog made had all of them blocked."""
+    server = serve(*carrier, app=SIGNALS)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: server.get("/", timeout_s=60).body, range(6)))
+    assert answers == [b"[0, -15]"] * 6
 
 
 def test_who_computes_is_cut_beside_who_waits(serve: Serve, carrier: tuple[str, ...]) -> None:

@@ -116,8 +116,12 @@ static void app_computes_beside(struct request *r)
     }
 }
 
+/* On a thread that the watchdog has made, which has all signals blocked itself. */
 static void app_quick(struct request *r)
 {
+    sigset_t blocked;
+    MUST(pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0);
+    MUST(!sigismember(&blocked, SIGURG) && !sigismember(&blocked, SIGTERM));
     atomic_fetch_add(&r->peer->flag, 1);
 }
 
