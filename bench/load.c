@@ -4,13 +4,14 @@
  * do the former as a browser does; wrk is bounded in time, not in count, and callgrind needs a
  * count.
  *
- *   load [-n] [-v] [-b] [-l] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
+ *   load [-n] [-v] [-b] [-l] [-d SIZE] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
  *
  * One thread, one epoll, one request under way on each connection. Every server gets the same
  * bytes: a GET of PATH ("/") with five headers; with -n the last of them is "Connection: close" and
  * each request has a new connection; with -v each request differs from the one before in one header
  * (of the same length), for servers that remember what a connection asked last; with -b it has the
- * fourteen headers of a browser, and the cookie differs each time.
+ * fourteen headers of a browser, and the cookie differs each time; with -d it is a POST with a body of
+ * SIZE bytes.
  *
  * A response counts when it is "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or
  * to the end when it says close); everything else is an error. The keep-alive connections are open
@@ -38,12 +39,13 @@ enum {
     TIMEOUT_MAX_S = 600,
     BUFFER_SIZE = 16384,
     EVENTS_MAX = 256,
-    REQUEST_SIZE = 1024,
+    HEAD_SIZE = 1024,
+    BODY_SIZE_MAX = 15000, /* its echo is to fit the buffer, with a head */
     COUNTER_DIGITS = 8,
 };
 
-/* PATH, a counter of eight digits, and the fifth header are filled in. */
-static const char request_format[] = "GET %s HTTP/1.1\r\n"
+/* Method, path, a counter of eight digits, and the fifth header are filled in. */
+static const char request_format[] = "%s %s HTTP/1.1\r\n"
                                      "Host: 127.0.0.1\r\n"
                                      "User-Agent: pelton-bench/%08ld\r\n"
                                      "Accept: */*\r\n"
@@ -51,7 +53,7 @@ static const char request_format[] = "GET %s HTTP/1.1\r\n"
                                      "%s\r\n"
                                      "\r\n";
 static const char browser_format[] =
-    "GET %1$s HTTP/1.1\r\n"
+    "%1$s %2$s HTTP/1.1\r\n"
     "Host: www.example.org\r\n"
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -59,8 +61,8 @@ static const char browser_format[] =
     "Accept-Language: en-US,en;q=0.5\r\n"
     "Accept-Encoding: gzip, deflate, br\r\n"
     "Referer: https://www.example.org/articles/7/?page=3\r\n"
-    "%3$s\r\n"
-    "Cookie: sessionid=abcdefghijklmnopqrstuvwxyz012345; id=pelton-bench/%2$08ld\r\n"
+    "%4$s\r\n"
+    "Cookie: sessionid=abcdefghijklmnopqrstuvwxyz012345; id=pelton-bench/%3$08ld\r\n"
     "Upgrade-Insecure-Requests: 1\r\n"
     "Sec-Fetch-Dest: document\r\n"
     "Sec-Fetch-Mode: navigate\r\n"
@@ -91,7 +93,7 @@ struct load {
     int epoll_fd;
     bool new_each; /* a new connection for each request */
     bool vary;     /* no two requests alike */
-    char request[REQUEST_SIZE];
+    char request[HEAD_SIZE + BODY_SIZE_MAX];
     size_t request_length;
     char *counter;      /* in request */
     float *latencies_s; /* of the answers, in their order; NULL: not asked for */
@@ -344,28 +346,61 @@ static long number(const char *text, long min, long max, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: load [-n] [-v] [-b] [-l] [-p PATH] PORT CONNECTIONS REQUESTS"
-                    " [TIMEOUT_S]\n");
+    fprintf(stderr, "usage: load [-n] [-v] [-b] [-l] [-d SIZE] [-p PATH] PORT CONNECTIONS"
+                    " REQUESTS [TIMEOUT_S]\n");
     exit(2);
+}
+
+/* What a request is made of. */
+struct shape {
+    const char *path;
+    bool browser;
+    long body_size; /* -1: none */
+};
+
+/* The bytes of a request, which all servers get. */
+static void make_request(struct load *load, const struct shape *shape)
+{
+    const char *method = shape->body_size < 0 ? "GET" : "POST";
+    const char *format = shape->browser ? browser_format : request_format;
+    const char *other = shape->browser ? "Connection: keep-alive" : "Accept-Language: en";
+    char last[128];
+
+    if (shape->body_size < 0)
+        snprintf(last, sizeof last, "%s", load->new_each ? "Connection: close" : other);
+    else
+        snprintf(last, sizeof last,
+                 "Content-Type: application/octet-stream\r\nContent-Length: %ld%s",
+                 shape->body_size, load->new_each ? "\r\nConnection: close" : "");
+    int length = snprintf(load->request, HEAD_SIZE, format, method, shape->path, 1L, last);
+    if (length < 0 || length >= HEAD_SIZE)
+        usage();
+    load->request_length = (size_t)length;
+    if (shape->body_size > 0) {
+        memset(load->request + length, 'x', (size_t)shape->body_size);
+        load->request_length += (size_t)shape->body_size;
+    }
 }
 
 /* Reads the command line; returns the time-out in seconds. */
 static long set_up(struct load *load, int argc, char **argv)
 {
-    const char *path = "/";
-    bool latencies = false, browser = false;
+    struct shape shape = {.path = "/", .body_size = -1};
+    bool latencies = false;
 
-    for (int option; (option = getopt(argc, argv, "nvblp:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "nvbld:p:")) != -1;) {
         if (option == 'n')
             load->new_each = true;
         else if (option == 'v')
             load->vary = true;
         else if (option == 'b')
-            load->vary = browser = true;
+            load->vary = shape.browser = true;
         else if (option == 'l')
             latencies = true;
+        else if (option == 'd')
+            shape.body_size = number(optarg, 0, BODY_SIZE_MAX, "SIZE");
         else if (option == 'p')
-            path = optarg;
+            shape.path = optarg;
         else
             usage();
     }
@@ -378,14 +413,7 @@ static long set_up(struct load *load, int argc, char **argv)
     load->address.sin_port = htons((uint16_t)number(argv[0], 1, 65535, "PORT"));
     load->conn_count = (int)number(argv[1], 1, CONNECTIONS_MAX, "CONNECTIONS");
     load->wanted = number(argv[2], 1, REQUESTS_MAX, "REQUESTS");
-    const char *other = browser ? "Connection: keep-alive" : "Accept-Language: en";
-    const char *last = load->new_each ? "Connection: close" : other;
-    int length =
-        browser ? snprintf(load->request, sizeof load->request, browser_format, path, 1L, last)
-                : snprintf(load->request, sizeof load->request, request_format, path, 1L, last);
-    if (length < 0 || (size_t)length >= sizeof load->request)
-        usage();
-    load->request_length = (size_t)length;
+    make_request(load, &shape);
     load->counter = strstr(load->request, counter_before) + sizeof counter_before - 1;
     load->conns = calloc((size_t)load->conn_count, sizeof *load->conns);
     if (latencies)

@@ -83,4 +83,9 @@ def browser(server: Server, requests: int) -> dict[str, float]:
     return load(server, requests, "-b")
 
 
-LOADS = {"keep_alive": keep_alive, "varied": varied, "browser": browser, "new": ab}
+def echo(server: Server, requests: int) -> dict[str, float]:
+    """A body of 10 kB, which comes back."""
+    return load(server, requests, "-d", "10000", "-p", "/echo")
+
+
+LOADS = {"keep_alive": keep_alive, "varied": varied, "browser": browser, "new": ab, "echo": echo}

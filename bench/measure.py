@@ -126,6 +126,25 @@ def hello_cpu(rows: Iterable[Row], which: str, sizes: Sizes, book: Book) -> None
         in_turns(servers, sizes.rounds, book, which, one)
 
 
+def sleeping(rows: Iterable[Row], sizes: Sizes, book: Book) -> None:
+    """1,000 ASGI requests at once in asyncio.sleep(0.1)."""
+
+    def ask(server: Server, requests: int) -> dict[str, float]:
+        before = server.cpu_ns()
+        figures = load(server, requests, "-l", "-p", "/sleep", connections=WAITING_COUNT)
+        return figures | {"cpu_us": (server.cpu_ns() - before) / requests / 1000}
+
+    def one(server: Server) -> None:
+        figures = ask(server, sizes.waiting_requests)
+        book.add(server.row.name, **{f"asleep_{name}": v for name, v in figures.items()})
+
+    with side_by_side(rows, book, "asgi, asleep") as servers:
+        in_turns(servers, 1, book, "asgi, asleep", lambda server: ask(server, 2 * WAITING_COUNT))
+        bad = {server.row.name for server in servers if server.row.name in book.failed}
+        servers = [server for server in servers if server.row.name not in bad]
+        in_turns(servers, sizes.waiting_rounds, book, "asgi, asleep", one)
+
+
 def instructions(row: Row, which: str, sizes: Sizes, book: Book) -> None:
     """User instructions a request, by the difference of two counts."""
     warm, small, large = sizes.instructions if row.own else sizes.peers_instructions

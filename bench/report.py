@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from measure import Book
+from servers import ASGI_ROWS
 from verdicts import number, verdicts
 
+ASGI_NAMES = {row.name for row in ASGI_ROWS}
 HELLO = (
     ("keep_alive_instructions", "ka instr"),
     ("varied_instructions", "varied"),
@@ -37,6 +39,17 @@ WAITING = (
     ("many_cpu_us", "20x CPU us"),
     ("many_rps", "20x req/s"),
     ("many_p99_ms", "20x p99 ms"),
+)
+ASGI = (
+    ("keep_alive_instructions", "instr"),
+    ("keep_alive_cpu_us", "CPU us"),
+    ("keep_alive_rps", "req/s"),
+    ("echo_instructions", "echo instr"),
+    ("echo_cpu_us", "echo CPU us"),
+    ("echo_rps", "echo req/s"),
+    ("asleep_cpu_us", "asleep us"),
+    ("asleep_rps", "asleep req/s"),
+    ("asleep_p99_ms", "p99 ms"),
 )
 MEMORY = (
     ("idle_kb", "idle kB"),
@@ -71,17 +84,18 @@ TABLES = (
     (("instructions", "hello"), "Hello world, a request", HELLO),
     (("pair",), "The two example programs, ab -n 10000 -c 100, a request", PAIR),
     (("waiting",), "1,000 requests at once that sleep 0.1 s; 50 at once, 20 times 1 ms", WAITING),
+    (("asgi",), "ASGI: hello world, echo of 10 kB, 1,000 in asyncio.sleep(0.1); Starlette", ASGI),
     (("memory",), "10,000 connections: idle; waiting, each above an idle one", MEMORY),
     (("patching",), "Redirecting the calls of libraries", PATCHING),
     (("loops",), "Event loops: user instructions a call, or an echo of 1 kB, both ends", LOOPS),
 )
 
 
-def table(book: Book, columns: tuple[tuple[str, str], ...]) -> list[str]:
+def table(book: Book, columns: tuple[tuple[str, str], ...], asgi: bool = False) -> list[str]:
     """Rows that have any of the columns, in the order in which they were taken."""
     lines = [f"{'':26}" + "".join(f"{title:>13}" for _, title in columns)]
     for row, rounds in book.rounds.items():
-        if not any(key in rounds for key, _ in columns):
+        if (row in ASGI_NAMES) is not asgi or not any(key in rounds for key, _ in columns):
             continue
         values = (book.figure(row, key) for key, _ in columns)
         cells = "".join(f"{'-' if v is None else number(v):>13}" for v in values)
@@ -105,7 +119,7 @@ def report(book: Book, facts: Facts) -> str:
     lines = []
     for wanted, title, columns in TABLES:
         if parts & set(wanted):
-            lines += ["", title, *table(book, columns)]
+            lines += ["", title, *table(book, columns, "asgi" in wanted)]
     lines += ["", *(verdict["line"] for verdict in verdicts(book, parts))]
     if facts.left_out or book.failed:
         lines += ["", "Left out:"]

@@ -10,6 +10,7 @@ The parts, in the order in which they are taken:
   memory        10,000 waiting requests above 10,000 idle connections
   patching      redirecting the calls of libraries
   loops         user instructions an operation of asyncio event loops
+  asgi          ASGI: hello world, 10 kB echo, Starlette's JSON, 1,000 requests asleep, all servers
   peers         user instructions of the other servers
 
 Every load is bounded in count and in time, and goes to 127.0.0.1 only. No part begins after
@@ -28,13 +29,32 @@ from collections.abc import Callable
 import loops
 import report
 from machine import Others, take_precedence
-from measure import Book, Sizes, call_later_alone, hello_cpu, instructions, pair, waiting
+from measure import (
+    Book,
+    Sizes,
+    call_later_alone,
+    hello_cpu,
+    instructions,
+    pair,
+    sleeping,
+    waiting,
+)
 from memory import descriptors, memory
 from patching import patching
 from servers import ROOT, ROWS, Row, memory_row, missing
 
 OUT = ROOT / "bench" / "out" / "bench.json"
-PARTS = ("instructions", "hello", "pair", "waiting", "memory", "patching", "loops", "peers")
+PARTS = (
+    "instructions",
+    "hello",
+    "pair",
+    "waiting",
+    "memory",
+    "patching",
+    "loops",
+    "asgi",
+    "peers",
+)
 MEMORY_COUNT = 10_000
 CALL_LATER = ROOT / "bench" / "apps" / "call_later.py"
 
@@ -123,6 +143,14 @@ class Run:
                 counts = self.sizes.loops_small if case in loops.SMALL else self.sizes.loops
                 self.job(f"loops, {case}, {loop.name}", loops.loop_case, loop, case, counts)
 
+    def asgi(self) -> None:
+        hello, starlette = self.rows("asgi"), self.rows("starlette")
+        for which, rows in (("keep_alive", hello), ("echo", hello), ("keep_alive", starlette)):
+            for row in rows:
+                self.job(f"instructions, {which}, {row.name}", instructions, row, which, self.sizes)
+            self.job(f"asgi, {which}", hello_cpu, rows, which, self.sizes)
+        self.job("asgi, asleep", sleeping, hello, self.sizes)
+
     def all(self) -> None:
         jobs: dict[str, Callable[[], None]] = {
             "instructions": lambda: self.instructions(own=True),
@@ -132,6 +160,7 @@ class Run:
             "memory": self.memory,
             "patching": self.patching,
             "loops": self.loops,
+            "asgi": self.asgi,
             "peers": lambda: self.instructions(own=False),
         }
         for part in PARTS:

@@ -187,6 +187,46 @@ PAIR_ROWS = (
     _pair("uwsgi, delayed", "delayed", str(PEERS / "uwsgi")),
 )
 
+ASGI = ("asgi",)
+STARLETTE = ("starlette",)
+_HOST = ("--host", "127.0.0.1", "--port", "{port}")
+
+
+def _asgi(kind: str, app: str, takes: tuple[str, ...]) -> tuple[Row, ...]:
+    """Every server that speaks ASGI, with one of the applications."""
+    module = app.partition(":")[0]
+    peer = f"import freastal; from {module} import app; "
+    return (
+        _pelton_asgi(f"pelton {kind}", app, takes),
+        _peer(f"uvicorn {kind}", "uvicorn", "uvicorn", *_HOST, "--no-access-log", "--log-level",
+              "warning", "--loop", "uvloop", "--http", "httptools", app, takes=takes),
+        _peer(f"granian {kind}", "granian", "granian", "--interface", "asgi", *_HOST,
+              "--workers", "1", app, takes=takes),
+        _peer(f"peregrine {kind}", "peregrine", "peregrine", *_HOST, "--workers", "1",
+              "--protocol", "asgi", app, takes=takes),
+        Row(f"freastal {kind}",
+            (str(PEERS / "python"), "-c", peer + "freastal.serve_asgi(app, '127.0.0.1', {port})"),
+            PEERS / "python", "freastal", takes),
+    )  # fmt: skip
+
+
+def _pelton_asgi(name: str, app: str, takes: tuple[str, ...]) -> Row:
+    argv = (
+        str(PELTON / "python"),
+        str(PELTON / "pelton"),
+        "--bind",
+        "127.0.0.1:{port}",
+        "--disable-logging",
+        app,
+    )
+    return Row(name, argv, PELTON / "pelton", "pelton._pelton", takes)
+
+
+ASGI_ROWS = (
+    *_asgi("asgi", "hello_asgi:app", ASGI),
+    *_asgi("starlette", "starlette_json:app", STARLETTE),
+)
+
 WAITING_COUNT = 1000
 WAITING = ("waiting",)
 _COUNT = str(WAITING_COUNT)
@@ -225,7 +265,15 @@ def memory_row(carrier: str, count: int) -> Row:
     )
 
 
-ROWS = (*BARE, *PELTON_ROWS, *UWSGI_ROWS, *PEER_ROWS, *PAIR_ROWS, *WAITING_ROWS)
+ROWS = (
+    *BARE,
+    *PELTON_ROWS,
+    *UWSGI_ROWS,
+    *PEER_ROWS,
+    *PAIR_ROWS,
+    *WAITING_ROWS,
+    *ASGI_ROWS,
+)
 
 
 def missing(row: Row) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from loops import OWN, against_best
@@ -69,6 +69,25 @@ def _sleeping(carrier: str, cpu_us: float, p99_ms: float) -> Iterator[Target]:
                  figure(row, "sleep_p99_ms"), AT_MOST, p99_ms, "ms")  # fmt: skip
 
 
+PEERS_OF_ASGI = ("uvicorn", "granian", "peregrine", "freastal")
+
+
+def best_of(peers: Iterable[str], row: str, name: str) -> Callable[[Book], float | None]:
+    """The least of the peers' figures by the row's: above one, the row is first."""
+
+    def take(book: Book) -> float | None:
+        ratios = [book.ratio(peer, row, name) for peer in peers]
+        return min((r for r in ratios if r is not None), default=None)
+
+    return take
+
+
+def _first(kind: str, name: str, text: str) -> Iterator[Target]:
+    peers = [f"{peer} {kind}" for peer in PEERS_OF_ASGI]
+    yield Target(f"{text}: requests per CPU-second, against the best peer", "asgi",
+                 best_of(peers, f"pelton {kind}", name), AT_LEAST, 1)  # fmt: skip
+
+
 TARGETS: tuple[Target, ...] = (
     Target("hello world, keep-alive: user instructions", "instructions",
            figure("pelton inline", "keep_alive_instructions"), AT_MOST, 7000),
@@ -92,6 +111,12 @@ TARGETS: tuple[Target, ...] = (
     Target("1,000 sleeping, fibers: requests per second", "waiting",
            figure("pelton fibers, waiting", "sleep_rps"), AT_LEAST, 9300),
     *_sleeping("threads", 35, 200),
+    Target("ASGI hello world: user instructions", "asgi",
+           figure("pelton asgi", "keep_alive_instructions"), AT_MOST, 15_000),
+    *_first("asgi", "keep_alive_cpu_us", "ASGI hello world"),
+    *_first("asgi", "echo_cpu_us", "ASGI echo of 10 kB"),
+    *_first("asgi", "asleep_cpu_us", "ASGI, 1,000 asleep"),
+    *_first("starlette", "keep_alive_cpu_us", "Starlette JSON"),
     Target("an idle connection: RSS and page tables", "memory",
            figure("pelton fibers, memory", "idle_kb"), AT_MOST, 6, "kB"),
     Target("10,000 in uwsgi.async_sleep(3), fibers: errors", "memory",
