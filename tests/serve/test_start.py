@@ -111,9 +111,10 @@ def test_version_and_help(run_pelton: Run) -> None:
 
 
 @pytest.mark.parametrize("option", ["--version", "--help", "--help-all"])
-def test_help_that_cannot_be_written_is_no_success(option: str) -> None:
+def test_help_that_cannot_be_written_is_no_success(option: str, tmp_path: Path) -> None:
+    env = Server(tmp_path, listen=False).environment()
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*server_command(), option], stdout=full, check=False)
+        done = subprocess.run([*server_command(), option], stdout=full, env=env, check=False)
     assert done.returncode == 1
 
 
@@ -122,7 +123,9 @@ def run_by_shell(script: str, tmp_path: Path, *args: str) -> subprocess.Popen[by
     write(tmp_path, "webapp.py", APP)
     command = [*server_command(), "--bind", "127.0.0.1:0", "--logto", "pelton.log", *args]
     server = subprocess.Popen(
-        ["/bin/bash", "-c", script, "bash", *command, "webapp.py"], cwd=tmp_path
+        ["/bin/bash", "-c", script, "bash", *command, "webapp.py"],
+        cwd=tmp_path,
+        env=Server(tmp_path, listen=False).environment(),
     )
     log = tmp_path / "pelton.log"
     wait_until(lambda: log.exists() and "serving" in log.read_text(), 20 * SLOW)

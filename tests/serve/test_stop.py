@@ -478,13 +478,16 @@ def test_a_log_that_nobody_reads_does_not_keep_the_server(
     address = tmp_path / "app.sock"
     command = [*server_command(), "--bind", str(address), *carrier_args, str(app)]
     read, write = os.pipe()
-    with subprocess.Popen(command, stdout=write, stderr=write) as server:
+    env = Server(tmp_path, listen=False).environment()
+    with subprocess.Popen(command, stdout=write, stderr=write, env=env) as server:
         os.close(write)
         try:
             with open(read, "rb", buffering=0) as log:
                 head = b""
                 while b"serving" not in head:
-                    head += log.read(4096)
+                    part = log.read(4096)
+                    assert part, head.decode(errors="replace")
+                    head += part
                 with socket.socket(socket.AF_UNIX) as sock:
                     sock.connect(str(address))
                     sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
