@@ -145,7 +145,9 @@ static inline bool pn_conn_may_read(const struct pn_conn *c)
 }
 static inline struct pn_str pn_conn_input(const struct pn_conn *c)
 {
-    return (struct pn_str){c->in_data + c->in_pos, c->in_len - c->in_pos};
+    /* Without input there is no data: C has no NULL + 0. */
+    return c->in_data ? (struct pn_str){c->in_data + c->in_pos, c->in_len - c->in_pos}
+                      : PN_STR_NONE;
 }
 /* N bytes are used up. When none is left the scratch or block goes back, so views die here. */
 void pn_conn_consume(struct pn_conn *c, size_t n);

@@ -53,7 +53,7 @@ static enum pn_io send_with(struct pn_conn *c, const char *data, size_t n, size_
         struct pn_str queue = pn_bytes_view(&c->out);
         struct iovec iov[2] = {
             {.iov_base = (void *)queue.p, .iov_len = queue.n},
-            {.iov_base = (void *)(data + *taken), .iov_len = n - *taken},
+            {.iov_base = data ? (void *)(data + *taken) : NULL, .iov_len = n - *taken},
         };
         size_t done = 0;
         size_t asked = queue.n + n - *taken;
