@@ -57,25 +57,33 @@ void pn__threads_push_back(struct pn_core *core)
     pn__lock_drop(&core->cores->lock);
 }
 
-static void count_coming(struct pn_cores *cores, int by)
+static void uncount_coming(struct pn_cores *cores)
 {
     pn__lock_take(&cores->lock);
-    cores->coming += (unsigned)by;
+    cores->coming--;
     pn__lock_drop(&cores->lock);
 }
 
-/* An idle core, from now on coming. UNLESS_COMING: none if another one is; then *COMING is true. */
-static struct pn_core *pop_idle(struct pn_cores *cores, bool unless_coming, bool *coming)
+/* An idle core, from now on coming. UNLESS_COMING: none if another one is; then *COMING is true. Where there is
+ * none and MAKE is not NULL, *MAKE says that the caller is to make one, which counts as coming already: two who
+ * find nobody at the same time are not to make two. */
+static struct pn_core *pop_idle(struct pn_cores *cores, bool unless_coming, bool *coming,
+                                bool *make)
 {
     struct pn_core *core = NULL;
     pn__lock_take(&cores->lock);
     *coming = cores->coming > 0;
-    if (!pn_list_empty(&cores->idle) && !(unless_coming && *coming)) {
+    bool wanted = !(unless_coming && *coming);
+    if (wanted && !pn_list_empty(&cores->idle)) {
         core = pn_list_entry(pn_list_pop_front(&cores->idle), struct pn_core, node);
         cores->idle_count--;
         cores->coming++;
+    } else if (make && wanted) {
+        cores->coming++;
     }
     pn__lock_drop(&cores->lock);
+    if (make)
+        *make = wanted && !core;
     return core;
 }
 
@@ -138,14 +146,14 @@ static int spawn(struct pn_core *core)
     return -rc;
 }
 
+/* One that pop_idle has counted. */
 static struct pn_core *spawn_coming(struct pn_cores *cores)
 {
     struct pn_core *core = pn__core_new(cores);
-    count_coming(cores, 1);
     int rc = core ? spawn(core) : -EAGAIN;
     if (rc == 0)
         return core;
-    count_coming(cores, -1);
+    uncount_coming(cores);
     if (core)
         pn__core_retire(core);
     pn__cores_complain(cores, rc);
@@ -155,16 +163,16 @@ static struct pn_core *spawn_coming(struct pn_cores *cores)
 /* An idle thread, or a new one; NULL. */
 static struct pn_core *successor(struct pn_cores *cores)
 {
-    bool coming;
-    struct pn_core *core = pop_idle(cores, false, &coming);
-    return core ? core : spawn_coming(cores);
+    bool coming, make;
+    struct pn_core *core = pop_idle(cores, false, &coming, &make);
+    return make ? spawn_coming(cores) : core;
 }
 
 bool pn__threads_find(struct pn_cores *cores, struct pn_core **next)
 {
-    bool coming;
-    *next = pop_idle(cores, true, &coming);
-    if (!*next && !coming)
+    bool coming, make;
+    *next = pop_idle(cores, true, &coming, &make);
+    if (make)
         *next = spawn_coming(cores);
     return coming || *next;
 }
@@ -174,7 +182,7 @@ void pn__threads_freed(struct pn_cores *cores)
     bool coming;
     /* It may have looked just before the baton was freed, and be idle again. If it is neither coming nor
      * idle, it has the baton. */
-    struct pn_core *core = pop_idle(cores, true, &coming);
+    struct pn_core *core = pop_idle(cores, true, &coming, NULL);
     if (core)
         designate(core);
 }
@@ -462,13 +470,13 @@ static bool quiet(struct pn_cores *cores)
 bool pn__threads_offer(struct pn_core *core)
 {
     struct pn_cores *cores = core->cores;
-    bool coming;
+    bool coming, make;
     if (!pn__baton_offer(&cores->baton, core->number))
         return true;
-    struct pn_core *next = pop_idle(cores, true, &coming);
+    struct pn_core *next = pop_idle(cores, true, &coming, &make);
     if (coming)
         return true;
-    if (!next)
+    if (make)
         next = spawn_coming(cores);
     if (next) {
         designate(next);

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -271,12 +272,13 @@ print(pelton.run(twice()))
 """
 
 
-def test_without_a_server() -> None:
+def test_without_a_server(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore::RuntimeWarning", "-c", PROGRAM],
+        env=Server(tmp_path, listen=False).environment(),
         capture_output=True,
         text=True,
-        timeout=SLOW,
+        timeout=20 * SLOW,
         check=False,
     )
     assert done.returncode == 0, done.stderr
