@@ -699,3 +699,16 @@ def read_to_end(sock: socket.socket, timeout_s: float) -> bytes:
         if not data:
             return bytes(received)
         received += data
+
+
+def said(server: Server, word: str) -> str:
+    """Waits until a line of GET /said starts with the word; that line."""
+    found: list[str] = []
+
+    def look() -> bool:
+        lines = server.get("/said").body.decode().split("\n")
+        found[:] = [line for line in lines if line.startswith(word)]
+        return bool(found)
+
+    wait_until(look, 5 * SLOW, f"{word} was not said\n{server.log}")
+    return found[0]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import SLOW, Server, parse_responses, wait_until
+from harness import SLOW, Server, parse_responses, said, wait_until
 
 Serve = Callable[..., Server]
 
@@ -61,19 +61,6 @@ def serve(serve: Serve) -> Serve:
 @pytest.fixture(params=list(CARRIERS))
 def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return CARRIERS[request.param]
-
-
-def said(server: Server, word: str) -> str:
-    """Waits until a line that starts with the word is there; that line."""
-    found: list[str] = []
-
-    def look() -> bool:
-        lines = server.get("/said").body.decode().split("\n")
-        found[:] = [line for line in lines if line.startswith(word)]
-        return bool(found)
-
-    wait_until(look, 5 * SLOW, f"{word} was not said\n{server.log}")
-    return found[0]
 
 
 def test_hello_again_and_again(serve: Serve, kind: tuple[str, ...]) -> None:

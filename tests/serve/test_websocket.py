@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import SLOW, Server, wait_until
+from harness import SLOW, Server, said, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -69,19 +69,6 @@ async def app(scope, receive, send):
 @pytest.fixture(params=list(CARRIERS))
 def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return CARRIERS[request.param]
-
-
-def said(server: Server, word: str) -> str:
-    """Waits until a line that starts with the word is there; that line."""
-    found: list[str] = []
-
-    def look() -> bool:
-        lines = server.get("/said").body.decode().split("\n")
-        found[:] = [line for line in lines if line.startswith(word)]
-        return bool(found)
-
-    wait_until(look, 5 * SLOW, f"{word} was not said\n{server.log}")
-    return found[0]
 
 
 @contextlib.contextmanager
