@@ -37,6 +37,11 @@ static void designate(struct pn_core *core)
     pn__futex_wake(&core->designated, 1);
 }
 
+static bool is_free(struct pn_cores *cores)
+{
+    return pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE;
+}
+
 void pn__threads_designate(struct pn_core *core)
 {
     designate(core);
@@ -50,13 +55,6 @@ static void push_locked(struct pn_core *core)
     cores->idle_count++;
 }
 
-void pn__threads_push_back(struct pn_core *core)
-{
-    pn__lock_take(&core->cores->lock);
-    push_locked(core);
-    pn__lock_drop(&core->cores->lock);
-}
-
 static void uncount_coming(struct pn_cores *cores)
 {
     pn__lock_take(&cores->lock);
@@ -64,16 +62,15 @@ static void uncount_coming(struct pn_cores *cores)
     pn__lock_drop(&cores->lock);
 }
 
-/* An idle core, from now on coming. UNLESS_COMING: none if another one is; then *COMING is true. Where there is
+/* An idle core, from now on coming. *COMING: another one is already, and NULL is returned. Where there is
  * none and MAKE is not NULL, *MAKE says that the caller is to make one, which counts as coming already: two who
  * find nobody at the same time are not to make two. */
-static struct pn_core *pop_idle(struct pn_cores *cores, bool unless_coming, bool *coming,
-                                bool *make)
+static struct pn_core *pop_idle(struct pn_cores *cores, bool *coming, bool *make)
 {
     struct pn_core *core = NULL;
     pn__lock_take(&cores->lock);
     *coming = cores->coming > 0;
-    bool wanted = !(unless_coming && *coming);
+    bool wanted = !*coming;
     if (wanted && !pn_list_empty(&cores->idle)) {
         core = pn_list_entry(pn_list_pop_front(&cores->idle), struct pn_core, node);
         cores->idle_count--;
@@ -160,18 +157,10 @@ static struct pn_core *spawn_coming(struct pn_cores *cores)
     return NULL;
 }
 
-/* An idle thread, or a new one; NULL. */
-static struct pn_core *successor(struct pn_cores *cores)
-{
-    bool coming, make;
-    struct pn_core *core = pop_idle(cores, false, &coming, &make);
-    return make ? spawn_coming(cores) : core;
-}
-
 bool pn__threads_find(struct pn_cores *cores, struct pn_core **next)
 {
     bool coming, make;
-    *next = pop_idle(cores, true, &coming, &make);
+    *next = pop_idle(cores, &coming, &make);
     if (make)
         *next = spawn_coming(cores);
     return coming || *next;
@@ -182,9 +171,27 @@ void pn__threads_freed(struct pn_cores *cores)
     bool coming;
     /* It may have looked just before the baton was freed, and be idle again. If it is neither coming nor
      * idle, it has the baton. */
-    struct pn_core *core = pop_idle(cores, true, &coming, NULL);
+    struct pn_core *core = pop_idle(cores, &coming, NULL);
     if (core)
         designate(core);
+}
+
+void pn__threads_push_back(struct pn_core *core)
+{
+    struct pn_cores *cores = core->cores;
+    pn__lock_take(&cores->lock);
+    push_locked(core);
+    pn__lock_drop(&cores->lock);
+    /* Who freed the baton while this one counted as coming has called nobody. */
+    if (is_free(cores))
+        pn__threads_freed(cores);
+}
+
+void pn__threads_revive(struct pn_cores *cores)
+{
+    struct pn_core *next;
+    if (is_free(cores) && pn__threads_find(cores, &next) && next)
+        designate(next);
 }
 
 /* --- A thread's life ---------------------------------------------------------------------------------- */
@@ -196,7 +203,7 @@ static bool take_or_idle(struct pn_core *core)
     for (;;) {
         pn__lock_take(&cores->lock);
         bool taken = pn__baton_take(&cores->baton, core->number);
-        bool lent = !taken && pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE;
+        bool lent = !taken && is_free(cores);
         if (taken)
             cores->coming--;
         else if (!lent)
@@ -290,7 +297,7 @@ static bool hand_on(struct pn_cores *cores)
 {
     struct pn_core *other = NULL;
     pn__lock_take(&cores->lock);
-    bool needed = pn__baton_state_of(pn__baton_load(&cores->baton)) == PN__BATON_FREE;
+    bool needed = is_free(cores);
     if (!needed) {
         cores->coming--;
     } else if (!pn_list_empty(&cores->idle)) {
@@ -398,15 +405,24 @@ static int start(struct pn_cores *cores)
     return rc;
 }
 
+/* Home has the baton, ACTIVE: it is free for NEXT, or for one that was on its way already (pn__threads_find). */
+static void drop_for(struct pn_cores *cores, struct pn_core *next)
+{
+    pn__baton_drop(&cores->baton);
+    if (next)
+        designate(next);
+    else
+        pn__threads_freed(cores);
+}
+
 /* Home has the baton, ACTIVE: it goes to one that runs the loop. */
 static void pass_on(struct pn_core *home)
 {
     struct pn_cores *cores = home->cores;
+    struct pn_core *next;
     while (pn_core_is_runner(home)) {
-        struct pn_core *next = successor(cores);
-        if (next) {
-            pn__baton_drop(&cores->baton);
-            designate(next);
+        if (pn__threads_find(cores, &next)) {
+            drop_for(cores, next);
             return;
         }
         let_others_unwind(home);
@@ -417,11 +433,10 @@ static void pass_on(struct pn_core *home)
 static int run(struct pn_cores *cores)
 {
     struct pn_core *home = cores->home;
-    struct pn_core *next = successor(cores);
-    if (!next)
+    struct pn_core *next;
+    if (!pn__threads_find(cores, &next))
         return -EAGAIN;
-    pn__baton_drop(&cores->baton);
-    designate(next);
+    drop_for(cores, next);
     for (;;) {
         pn__detach(home);
         while (!atomic_exchange_explicit(&home->designated, 0, memory_order_acquire))
@@ -473,7 +488,7 @@ bool pn__threads_offer(struct pn_core *core)
     bool coming, make;
     if (!pn__baton_offer(&cores->baton, core->number))
         return true;
-    struct pn_core *next = pop_idle(cores, true, &coming, &make);
+    struct pn_core *next = pop_idle(cores, &coming, &make);
     if (coming)
         return true;
     if (make)
@@ -484,7 +499,7 @@ bool pn__threads_offer(struct pn_core *core)
     }
     /* FREE and nobody to be had: this core stays the runner, unless a follower was quicker. */
     while (!pn__baton_take(&cores->baton, core->number)) {
-        if (pn__baton_state_of(pn__baton_load(&cores->baton)) != PN__BATON_FREE)
+        if (!is_free(cores))
             return true;
         sched_yield();
     }

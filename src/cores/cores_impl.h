@@ -296,7 +296,10 @@ bool pn__threads_find(struct pn_cores *cores, struct pn_core **next);
 /* The baton was freed for one that was on its way: it comes, or another idle one is sent. */
 void pn__threads_freed(struct pn_cores *cores);
 void pn__threads_designate(struct pn_core *core);
+/* It is not needed after all: idle, unless the baton was freed meanwhile. */
 void pn__threads_push_back(struct pn_core *core);
+/* The baton has been FREE for long. Where no thread could be made for it, one is tried again. */
+void pn__threads_revive(struct pn_cores *cores);
 
 /* INSIDE and detached, about to block. True: given away, or stolen before. False: nobody could be had. */
 bool pn__threads_offer(struct pn_core *core);

@@ -137,6 +137,8 @@ static int64_t look_at_baton(struct pn_cores *cores, int64_t now_ns)
             rob(cores);
         else
             report(cores, cores->all[pn__baton_runner_of(word)], now_ns);
+    } else if (state == PN__BATON_FREE && threads && now_ns - dog->seen_ns >= limit_ns) {
+        pn__threads_revive(cores);
     } else if (state == PN__BATON_POLLING && ++dog->quiet_looks >= QUIET_LOOKS) {
         /* Who ends this POLLING changes the word and then reads asleep. */
         dog->quiet_looks = 0;
