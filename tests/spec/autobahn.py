@@ -4,22 +4,25 @@
     autobahn.py WSTEST SERVER FOLDER [CASES ...]
 
 WSTEST and SERVER are the two commands, FOLDER gets the reports, one for each CASES, like 9.* or
-"12.1.1 12.1.2". Without: all of 1 to 10, 12 and 13. Ends non-zero unless each case passes (OK,
+"12.1.1 12.1.2". Without: all of 1 to 10, 12 and 13. SPEC_JOBS (4) of them run at once against the
+one server: a case is mostly waiting for the other side. Ends non-zero unless each case passes (OK,
 NON-STRICT) or is INFORMATIONAL, in its behaviour and in how it closes; UNIMPLEMENTED counts as a
 failure.
 """
 
 import collections
+import concurrent.futures
 import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import threading
 
-# The compressed ones take longest: in parts, so that something is to be seen meanwhile.
-CASES = [f"{n}.*" for n in range(1, 11) if n != 8]
-CASES += [f"12.{n}.*" for n in range(1, 6)] + [f"13.{n}.*" for n in range(1, 8)]
+# The compressed ones take longest: in parts, and before the others, so that all jobs end together.
+CASES = [f"12.{n}.*" for n in range(1, 6)] + [f"13.{n}.*" for n in range(1, 8)]
+CASES += [f"{n}.*" for n in (9, 1, 2, 3, 4, 5, 6, 7, 10)]
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 # Cases of each group that a whole run has, at least: none is left out in silence.
 LEAST = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
@@ -60,7 +63,22 @@ def run(wstest, port, folder, cases):
     with (folder / "wstest.log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     results = next(iter(json.loads((folder / "index.json").read_text()).values()))
-    print(f"  {cases}: {len(results)} cases", flush=True)
+    took_s = sum(result["duration"] for result in results.values()) / 1000
+    print(f"  {cases}: {len(results)} cases, {took_s:.0f} s", flush=True)
+    return results
+
+
+def run_all(wstest, port, folder, groups):
+    """As run, of all GROUPS of cases."""
+    results = {}
+    with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("SPEC_JOBS") or 4)) as pool:
+        names = [re.sub(r"[^\w.]+", "-", group.replace("*", "all"))[:60] for group in groups]
+        runs = [
+            pool.submit(run, wstest, port, folder / name, group)
+            for name, group in zip(names, groups, strict=True)
+        ]
+        for one in concurrent.futures.as_completed(runs):
+            results |= one.result()
     return results
 
 
@@ -92,10 +110,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     process, port = start(server, folder)
     try:
-        results = {}
-        for group in cases or CASES:
-            name = re.sub(r"[^\w.]+", "-", group.replace("*", "all"))[:60]
-            results |= run(wstest, port, folder / name, group)
+        results = run_all(wstest, port, folder, cases or CASES)
         if process.poll() is not None:
             raise SystemExit(f"error: the server ended with {process.returncode}")
         bad = judge(results, not cases)
