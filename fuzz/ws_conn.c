@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "http/ws_conn.h"
 #include "support/h1_fixture.h"
+#include "support/ws_handler.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,23 +24,19 @@ static struct {
     bool takes;
 } t;
 
+static void check(int kind, const struct pn_ws_message *m)
+{
+    if (kind == PN_WS_CLOSE)
+        PN_BUG_ON(pn_ws_is_open(t.ws) || m->data.n > PN_WS_REASON_MAX);
+    else
+        PN_BUG_ON(m->data.n > MESSAGE_MAX);
+}
+
 static void take_all(void)
 {
-    struct pn_ws_message m;
-    while (t.ws) {
-        int kind = pn_ws_take(t.ws, &m);
-        if (kind == PN_WS_MORE)
-            return;
-        if (kind == PN_WS_CLOSE) {
-            PN_BUG_ON(pn_ws_is_open(t.ws) || m.data.n > PN_WS_REASON_MAX);
-            pn_ws_release(t.ws);
-            t.ws = NULL;
-            return;
-        }
-        PN_BUG_ON(m.data.n > MESSAGE_MAX);
-        (void)pn_ws_send(t.ws, kind == PN_WS_TEXT ? PN_WS_OP_TEXT : PN_WS_OP_BINARY, m.data.p,
-                         m.data.n);
-        pn_ws_taken(t.ws);
+    if (t.ws && ws_take_all(t.ws, true, check)) {
+        pn_ws_release(t.ws);
+        t.ws = NULL;
     }
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "http/ws_conn.h"
+#include "support/ws_handler.h"
 #include "ws_client.h"
 
 #define HELLO(more)                                                                  \
@@ -41,29 +41,23 @@ static void note(const char *kind, const struct pn_ws_message *m)
     (void)n;
 }
 
+static void seen(int kind, const struct pn_ws_message *m)
+{
+    char end[16];
+    if (kind != PN_WS_CLOSE) {
+        note(kind == PN_WS_TEXT ? "T" : "B", m);
+        return;
+    }
+    snprintf(end, sizeof end, "end %u", m->status);
+    note(end, m);
+    t.ended = m->status;
+}
+
 static void take_all(void)
 {
-    struct pn_ws_message m;
-    while (t.ws) {
-        int kind = pn_ws_take(t.ws, &m);
-        if (kind == PN_WS_MORE)
-            return;
-        if (kind == PN_WS_CLOSE) {
-            char end[16];
-            snprintf(end, sizeof end, "end %u", m.status);
-            note(end, &m);
-            t.ended = m.status;
-            if (t.release) {
-                pn_ws_release(t.ws);
-                t.ws = NULL;
-            }
-            return;
-        }
-        note(kind == PN_WS_TEXT ? "T" : "B", &m);
-        if (t.echo)
-            (void)pn_ws_send(t.ws, kind == PN_WS_TEXT ? PN_WS_OP_TEXT : PN_WS_OP_BINARY, m.data.p,
-                             m.data.n);
-        pn_ws_taken(t.ws);
+    if (t.ws && ws_take_all(t.ws, t.echo, seen) && t.release) {
+        pn_ws_release(t.ws);
+        t.ws = NULL;
     }
 }
 
