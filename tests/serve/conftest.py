@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import serve
-from harness import CARRIERS, SLOW, Server, become_subreaper, server_command
+from harness import ASGI_CARRIERS, CARRIERS, SLOW, Server, become_subreaper, server_command
 
 __all__ = ["serve"]
 
@@ -30,6 +30,12 @@ def carrier(request: pytest.FixtureRequest) -> tuple[str, ...]:
 def carrier_name(request: pytest.FixtureRequest, carrier: tuple[str, ...]) -> str:
     """The name of the carrier under test: "inline", "threads" or "fibers"."""
     return next(name for name, options in CARRIERS.items() if options == carrier)
+
+
+@pytest.fixture(params=list(ASGI_CARRIERS))
+def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The options of each carrier that serves ASGI in turn."""
+    return ASGI_CARRIERS[request.param]
 
 
 @pytest.fixture

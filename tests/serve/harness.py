@@ -48,6 +48,7 @@ BAD_TEXT = re.compile(
 )
 # What names the application, and what makes it listen, so that the harness does neither itself.
 NAMES_APP = re.compile(r"(--wsgi-file|--file|--module|--wsgi|-w)\b|webapp(\.py)?(:|$)")
+IS_ASGI = re.compile(r"^\s*async def app\(", re.MULTILINE)
 LISTEN_OPTIONS = ("--http-socket", "--http11-socket", "--http", "--bind", "-b", "--socket")
 FIBER_OPTIONS = ("--async", "--asyncio")
 
@@ -56,6 +57,8 @@ CARRIERS = {
     "threads": ("--threads", "4"),
     "fibers": ("--async", "8"),
 }
+# Those that serve ASGI: fibers are the default there.
+ASGI_CARRIERS = {"fibers": (), "inline": ("--threads", "1")}
 
 
 def server_command() -> list[str]:
@@ -326,8 +329,8 @@ class Server:
         ``prefix`` is a command that executes the server's, which follows it.
 
         A server in fibers gets ``--log-blocking`` with LOG_BLOCKING_MS unless ``args`` say it. The
-        arguments tell fibers; ``fibers=True`` says it for an ASGI application, and ``False`` leaves
-        the server's own default.
+        arguments and an ``async def app`` tell fibers; ``fibers=True`` says it, and ``False``
+        leaves the server's own default.
         """
         self._prefix = tuple(prefix)
         self.folder = folder
@@ -354,7 +357,8 @@ class Server:
                 self.args += ["--wsgi-file", "webapp.py"]
         names = {arg.split("=")[0] for arg in self.args}
         if fibers is None:
-            fibers = not names.isdisjoint(FIBER_OPTIONS)
+            asgi = app is not None and IS_ASGI.search(app) and "--threads" not in names
+            fibers = bool(asgi) or not names.isdisjoint(FIBER_OPTIONS)
         if fibers and "--log-blocking" not in names:
             self.args = ["--log-blocking", str(LOG_BLOCKING_MS), *self.args]
         if listen and names.isdisjoint(LISTEN_OPTIONS):

@@ -13,8 +13,6 @@ from harness import SLOW, Server, parse_responses, said, wait_until
 
 Serve = Callable[..., Server]
 
-CARRIERS = {"fibers": (), "inline": ("--threads", "1")}
-
 # /NAME?ARGUMENT calls the coroutine function NAME; /said is what was said until now.
 HEAD = """
 import asyncio, contextvars, json, os
@@ -46,21 +44,6 @@ async def app(scope, receive, send):
     assert scope["type"] == "http"
     await globals()[scope["path"].split("/")[1] or "hello"](scope, receive, send)
 """
-
-
-@pytest.fixture
-def serve(serve: Serve) -> Serve:
-    """An ASGI application is served in fibers without being told to."""
-
-    def start(*args: object, **more: object) -> Server:
-        return serve(*args, fibers="--threads" not in args, **more)
-
-    return start
-
-
-@pytest.fixture(params=list(CARRIERS))
-def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return CARRIERS[request.param]
 
 
 def test_hello_again_and_again(serve: Serve, kind: tuple[str, ...]) -> None:

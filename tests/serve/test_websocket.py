@@ -21,8 +21,6 @@ from websockets.sync.client import ClientConnection, connect
 
 Serve = Callable[..., Server]
 
-CARRIERS = {"fibers": (), "inline": ("--threads", "1")}
-
 # /NAME calls the coroutine function NAME; /said is what was said until now.
 HEAD = """
 import asyncio, json
@@ -64,11 +62,6 @@ async def app(scope, receive, send):
         assert scope["type"] == "websocket"
         await globals()[scope["path"].split("/")[1]](scope, receive, send)
 """
-
-
-@pytest.fixture(params=list(CARRIERS))
-def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    return CARRIERS[request.param]
 
 
 @contextlib.contextmanager
