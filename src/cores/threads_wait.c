@@ -189,12 +189,15 @@ static enum beside poll_both(struct pn_core *core, int fd, uint32_t events, int6
     return BESIDE_GONE;
 }
 
-/* ACTIVE. Waits for FD and for the loop at once while neither has anything to do. */
+/* ACTIVE. Waits for FD and for the loop at once while neither has anything to do. Home may be due though the loop
+ * is at rest: a sleeper was given the baton before its turn. */
 static enum beside poll_beside(struct pn_core *core, int fd, uint32_t events, int64_t deadline_ns)
 {
     struct pn_loop *loop = core->cores->loop;
     struct pn_poller *poller = pn_loop_poller(loop);
     int64_t loop_deadline_ns;
+    if (core->cores->home_due)
+        return BESIDE_GONE;
     if (poller->fd(poller) < 0 || !pn_loop_sleep_begin(loop, &loop_deadline_ns))
         return BESIDE_GONE;
     enum beside how = poll_both(core, fd, events, deadline_ns, loop_deadline_ns);

@@ -579,6 +579,33 @@ static void test_stale_timers(void **state)
     }
 }
 
+/* Home became due just before a sleeper was given the baton. */
+static void app_sleeps_while_home_is_due(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    pn_core_leave_app(core);
+    atomic_store(&home_of_requests->due, 1);
+    r->s->cores->home_due = true;
+    pn_core_enter_app(core);
+    APP_UNTIL(atomic_load(&home_of_requests->due) == 0);
+}
+
+static void test_home_is_due_beside_a_sleeper(void **state)
+{
+    (void)state;
+    struct server s;
+    struct home_test h = {.s = &s};
+    server_make(&s, THREADS, NULL);
+    const struct pn_home_work work = {home_pending_test, home_step_test, &h, 4};
+    pn_cores_set_home_work(s.cores, &work);
+    home_of_requests = &h;
+    struct request *r = requests_make(&s, 1, app_sleeps_while_home_is_due);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(h.steps, 1);
+    free(r);
+    server_free(&s);
+}
+
 /* --- A successor that is taken back -------------------------------------------------------------------- */
 
 /* The watchdog has found a successor for a core that computes. That core waits before it is robbed, and calls
@@ -671,6 +698,7 @@ int main(void)
         cmocka_unit_test(test_really_blocking),
         cmocka_unit_test(test_signal_interrupts),
         cmocka_unit_test(test_a_poke_under_way_is_waited_out),
+        cmocka_unit_test(test_home_is_due_beside_a_sleeper),
         cmocka_unit_test(test_a_successor_is_taken_back),
         cmocka_unit_test(test_no_successor_after_all),
         cmocka_unit_test(test_idle_threads_leave),
