@@ -17,6 +17,10 @@ demo: ## build, serve both example programs, drive each with ab, print a table
 examples: ## a Flask and a Django program in each carrier, beside services that it starts
 	@tools/examples
 
+.PHONY: examples-asgi
+examples-asgi: ## Starlette, FastAPI, Channels, Quart, and the chat page in Chromium, in each carrier
+	@tools/examples-asgi
+
 test: ## C unit tests, then pytest on every interpreter (PYTHONS="debian 3.12" chooses)
 	@tools/test
 

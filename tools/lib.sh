@@ -42,6 +42,8 @@ print(sysconfig.get_paths()["include"])')/Python.h" ] || echo python3-dev
             python-testsuite) py="$(system_python)"
                 echo "lib$("${py:-python3}" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite" ;;
             debootstrap) command -v debootstrap >/dev/null || echo debootstrap ;;
+            chromium) [ -x /usr/bin/chromium ] || echo chromium
+                [ -x /usr/bin/chromedriver ] || echo chromium-driver ;;
             gdb) command -v gdb >/dev/null || echo gdb ;;
             valgrind) command -v valgrind >/dev/null || echo valgrind ;;
             # Without their services where that can be: the tests start them themselves.

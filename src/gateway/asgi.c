@@ -86,7 +86,7 @@ static bool is_quiet(const struct pn__channel *c)
         return true;
     if (c->cut && PyErr_ExceptionMatches(gw->asgi->cancelled))
         return true;
-    return c->why != PN_CANCEL_NONE && PyErr_ExceptionMatches(gw->client_disconnected);
+    return c->why != PN_CANCEL_NONE && pn__is_disconnection(c->gw);
 }
 
 static void say_incomplete(struct pn__channel *c, const char *what)
@@ -101,7 +101,8 @@ static void say_incomplete(struct pn__channel *c, const char *what)
 /* Inside. What the client gets when the application did not end the answer. */
 static void settle_exchange(struct pn__channel *c, bool failed)
 {
-    if (!failed && !c->cut)
+    bool heeded = !failed && c->peer_ended; /* http.disconnect: nobody wants the rest */
+    if (!failed && !heeded && !c->cut)
         say_incomplete(c, c->ws_stage == PN__ASGI_WS_CONNECTING
                               ? "the application returned without answering the handshake"
                           : c->stage == PN__ASGI_STARTING
@@ -111,7 +112,9 @@ static void settle_exchange(struct pn__channel *c, bool failed)
         return;
     struct pn_core *core = pn__asgi_own();
     struct pn_exchange *x = c->x;
-    if (x->state == PN_EXCHANGE_RECEIVED)
+    if (heeded && !c->cut && x->state <= PN_EXCHANGE_STARTED)
+        pn_exchange_cancel(x, PN_CANCEL_CLIENT_GONE);
+    else if (x->state == PN_EXCHANGE_RECEIVED)
         pn_exchange_answer_status(x, c->cut ? 503 : 500, c->cut);
     else if (x->state == PN_EXCHANGE_STARTED)
         pn_exchange_cancel(x, c->cut ? PN_CANCEL_SHUTDOWN : PN_CANCEL_HANDLER);

@@ -2,12 +2,13 @@
 /* What goes wrong in the application: its traceback in the log, in one piece; and the end of a forked
  * child that came back into the server. */
 #include <stdlib.h>
+#include <string.h>
 #include <sysexits.h>
 #include <unistd.h>
 
 #include "gateway/internal.h"
 
-enum { TARGET_MAX = 512, ONE_LINE_MAX = 7 * 1024 };
+enum { CAUSES_MAX = 32, TARGET_MAX = 512, ONE_LINE_MAX = 7 * 1024 };
 
 /* "GET /path" of a request, safe for a log. Inside; takes the loop for a moment. */
 static size_t describe(const struct pn_exchange *x, char *out, size_t size)
@@ -23,6 +24,41 @@ static size_t describe(const struct pn_exchange *x, char *out, size_t size)
     return n;
 }
 
+/* EXC or what it says of its causes. Each is looked at once: a loop of contexts ends at DEPTH. */
+static bool tells_of(PyObject *exc, PyObject *class, unsigned depth)
+{
+    if (!exc || depth == CAUSES_MAX)
+        return false;
+    if (PyObject_TypeCheck(exc, (PyTypeObject *)class))
+        return true;
+    PyObject *cause = PyException_GetCause(exc);
+    PyObject *context = NULL;
+    /* "during handling of": only what is itself named for it, as frameworks have it; else a mistake in an
+     * application's handler would be lost. */
+    if (!cause && strstr(Py_TYPE(exc)->tp_name, "Disconnect"))
+        context = PyException_GetContext(exc);
+    bool found = tells_of(cause ? cause : context, class, depth + 1);
+    Py_XDECREF(cause);
+    Py_XDECREF(context);
+    return found;
+}
+
+bool pn__is_disconnection(struct pn_gateway *gw)
+{
+    PyObject *exc = pn_pycompat_take_exception();
+    bool found = tells_of(exc, gw->client_disconnected, 0);
+    if (exc && !found && PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_BaseExceptionGroup)) {
+        /* A group of nothing else, as a task group makes it. */
+        PyObject *pair = PyObject_CallMethod(exc, "split", "O", gw->client_disconnected);
+        found = pair && PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2 &&
+                PyTuple_GET_ITEM(pair, 1) == Py_None;
+        Py_XDECREF(pair);
+        PyErr_Clear();
+    }
+    pn_pycompat_restore_exception(exc);
+    return found;
+}
+
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)
 {
     pn__log_exception_of(gw, r && r->core == pn_core_self() ? r->x : NULL, what);
@@ -35,21 +71,24 @@ void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, co
     PyObject *exc = pn_pycompat_take_exception();
     if (!exc)
         return;
-    if (x)
+    if (x) {
         target_len = describe(x, target, TARGET_MAX);
+        memcpy(target + target_len, ": ", 2);
+        target_len += 2;
+    }
     PyObject *bytes = pn_gateway_format_exception(exc);
     const char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
     size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
     if (!text) {
-        pn_log_error(gw->log, "%.*s: %s: %s (no memory for its traceback)", (int)target_len, target,
+        pn_log_error(gw->log, "%.*s%s: %s (no memory for its traceback)", (int)target_len, target,
                      what, Py_TYPE(exc)->tp_name);
     } else {
         if (n && text[n - 1] == '\n')
             n--;
         if (n < ONE_LINE_MAX) {
-            pn_log_error(gw->log, "%.*s: %s\n%.*s", (int)target_len, target, what, (int)n, text);
+            pn_log_error(gw->log, "%.*s%s\n%.*s", (int)target_len, target, what, (int)n, text);
         } else {
-            pn_log_error(gw->log, "%.*s: %s", (int)target_len, target, what);
+            pn_log_error(gw->log, "%.*s%s", (int)target_len, target, what);
             pn_log_raw(gw->log, text, (size_t)PyBytes_GET_SIZE(bytes));
             pn_log_flush(gw->log);
         }

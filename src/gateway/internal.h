@@ -404,6 +404,8 @@ PyObject *pn__spawn(struct pn_gateway *gw, PyObject *callable);
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what);
 /* The same for an exchange, or NULL; X's text is good. */
 void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what);
+/* Attached. Whether the exception that is set is ClientDisconnected, or was caused by it. It stays set. */
+bool pn__is_disconnection(struct pn_gateway *gw);
 /* Inside, in the child of a fork: ends the process. */
 PN_NORETURN void pn__leave_child(void);
 

@@ -488,8 +488,7 @@ void pn__response_close(struct pn__request *r, PyObject *result)
 void pn__response_fail(struct pn__request *r)
 {
     struct pn_gateway *gw = r->gw;
-    bool quiet = (r->gone && PyErr_ExceptionMatches(gw->client_disconnected)) ||
-                 PyErr_ExceptionMatches(gw->request_cut);
+    bool quiet = (r->gone && pn__is_disconnection(gw)) || PyErr_ExceptionMatches(gw->request_cut);
     if (PyErr_ExceptionMatches(gw->request_cut))
         r->cut = true;
     if (quiet)

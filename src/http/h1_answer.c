@@ -487,7 +487,8 @@ void pn__h1_cancel(struct pn_exchange *x, enum pn_cancel why)
     } else if (why == PN_CANCEL_TIMEOUT && hx->out_blocked) {
         pn__h1_on_write_timeout(&hx->hc->c);
     } else {
-        pn__h1_cancelled(hx, why, "cancelled by the application");
+        pn__h1_cancelled(
+            hx, why, why == PN_CANCEL_CLIENT_GONE ? "client gone" : "cancelled by the application");
         pn__h1_cut(hx->hc);
     }
     hx->in_call = false;
