@@ -126,6 +126,7 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     gw->watch_state = pn_pycompat_state_new((uintptr_t)&gw->watch_state, NULL, 0);
     if (!gw->watch_state)
         return -ENOMEM;
+    pn__host_start(gw);
     int rc = pn__home_signals_start(gw);
     if (rc < 0)
         return rc;
@@ -192,6 +193,7 @@ void pn_gateway_destroy(struct pn_gateway *gw)
     Py_CLEAR(gw->errors);
     Py_CLEAR(gw->client_disconnected);
     Py_CLEAR(gw->request_cut);
+    Py_CLEAR(gw->core_type);
     Py_CLEAR(gw->types.start_response);
     Py_CLEAR(gw->types.writer);
     Py_CLEAR(gw->types.input);

@@ -35,6 +35,16 @@ static int state_new(void *ctx, struct pn_core *core, void **out)
     return 0;
 }
 
+/* threading does not know it any more. */
+static void forget_thread(struct pn__state *s)
+{
+    PyObject *result = s->thread ? PyObject_CallMethod(s->thread, "_end", NULL) : NULL;
+    if (s->thread && !result)
+        PyErr_WriteUnraisable(s->thread);
+    Py_XDECREF(result);
+    Py_CLEAR(s->thread);
+}
+
 static void state_end(void *ctx, void *state)
 {
     struct pn_gateway *gw = ctx;
@@ -45,6 +55,7 @@ static void state_end(void *ctx, void *state)
     }
     Py_CLEAR(s->aio_policy);
     Py_CLEAR(s->aio_locals);
+    forget_thread(s);
     pn_pycompat_state_end(s->ts);
     free(s);
 }
@@ -110,14 +121,16 @@ static int set_hook(const char *name, PyObject *hook)
     return result ? 0 : -1;
 }
 
-void pn__host_begin(struct pn_gateway *gw, struct pn__state *s)
+void pn__host_begin(struct pn_gateway *gw, struct pn_core *core, struct pn__state *s)
 {
     s->begun = true;
-    PyObject *name = PyUnicode_FromString("threading");
-    PyObject *threading = name ? PyImport_GetModule(name) : NULL; /* new reference */
-    Py_XDECREF(name);
-    if (!threading) { /* nobody has imported it */
-        PyErr_Clear();
+    s->thread =
+        gw->core_type ? PyObject_CallFunction(gw->core_type, "I", pn_core_number(core)) : NULL;
+    if (gw->core_type && !s->thread)
+        pn__log_exception(gw, NULL, "a core as threading knows it");
+    PyObject *threading = PyImport_ImportModule("threading");
+    if (!threading) {
+        pn__log_exception(gw, NULL, "import of threading");
         return;
     }
     /* Asked for before any is set: a trace function would see the question for the other one. */
@@ -128,6 +141,17 @@ void pn__host_begin(struct pn_gateway *gw, struct pn__state *s)
     Py_XDECREF(trace);
     Py_XDECREF(profile);
     Py_DECREF(threading);
+}
+
+void pn__host_start(struct pn_gateway *gw)
+{
+    if (gw->carrier == PN_CARRIER_INLINE)
+        return;
+    PyObject *module = PyImport_ImportModule("pelton._threads");
+    gw->core_type = module ? PyObject_GetAttrString(module, "Core") : NULL;
+    Py_XDECREF(module);
+    if (!gw->core_type)
+        pn__log_exception(gw, NULL, "import of pelton._threads");
 }
 
 void pn__host_init(struct pn_gateway *gw)

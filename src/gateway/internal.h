@@ -142,6 +142,7 @@ struct pn__state {
     /* aio_home.c, both owned: the event loop policy, and this core's dict of its thread-local. */
     PyObject *aio_policy;
     PyObject *aio_locals;
+    PyObject *thread; /* owned: what threading has for this core; NULL: nothing yet */
 };
 
 /* The application's signal handlers, run by home: src/gateway/home_signals.c. */
@@ -183,7 +184,8 @@ struct pn_gateway {
     PyObject *base_context; /* owned: each request gets a copy */
     PyObject *client_disconnected;
     PyObject *request_cut;
-    PyObject *uwsgi; /* the module; owned */
+    PyObject *core_type; /* pelton._threads.Core; NULL with the inline carrier */
+    PyObject *uwsgi;     /* the module; owned */
     PyObject *errors;
     PyObject *no_input; /* wsgi.input of every request without a body */
     struct pn__types types;
@@ -434,10 +436,12 @@ int pn__home_signals_start(struct pn_gateway *gw);
 void pn__home_signals_stop(struct pn_gateway *gw);
 void pn__uwsgi_fini(struct pn_gateway *gw);
 void pn__host_init(struct pn_gateway *gw);
+/* On home, attached. Imports threading, whose main thread is whoever does so first. */
+void pn__host_start(struct pn_gateway *gw);
 void pn__host_fini(struct pn_gateway *gw);
-/* A core's first request, inside: its state gets the trace and the profile function that threading has for new
- * threads, as a thread of threading's would. A failure is logged. */
-void pn__host_begin(struct pn_gateway *gw, struct pn__state *s);
+/* Before CORE's first request, on it, inside: threading has a thread for it then, and its state the trace and
+ * the profile function that threading has for new threads. A failure is logged. */
+void pn__host_begin(struct pn_gateway *gw, struct pn_core *core, struct pn__state *s);
 /* host->stalled: stalls.c. */
 void pn__host_stalled(void *ctx, void *state, struct pn_core *core, int64_t for_ns);
 void pn__wsgi_start(struct pn_handler *h, struct pn_exchange *x);

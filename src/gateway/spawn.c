@@ -28,6 +28,9 @@ static void call(struct spawned *s, bool admitted)
     free(s);
     pn_core_enter_app(core);
     PyObject *result = NULL;
+    struct pn__state *state = pn_core_state(core);
+    if (pn_unlikely(state && !state->begun))
+        pn__host_begin(gw, core, state);
     if (!gw->aio_home || pn_aio_home_prepare_request(gw->aio_home, core) == 0)
         result = PyObject_CallOneArg(callable, admitted ? Py_True : Py_False);
     if (pn_unlikely(pn_core_self() != core))

@@ -87,7 +87,7 @@ static void serve(struct pn__request *r, PyObject *env, PyObject *context)
     PyObject *result = NULL;
     struct pn__state *state = pn_core_state(core);
     if (pn_unlikely(state && !state->begun))
-        pn__host_begin(gw, state);
+        pn__host_begin(gw, core, state);
     bool ready = !gw->aio_home || pn_aio_home_prepare_request(gw->aio_home, core) == 0;
     bool entered = PyContext_Enter(context) == 0;
     if (pn_likely(ready && entered))
