@@ -252,6 +252,13 @@ void pn_core_cut(struct pn_core *core);
 /* The exception has come out in CORE: called on the core itself, attached. What it waits for from now on is its
  * clean-up's, and is not cut. */
 void pn_core_cut_seen(struct pn_core *core);
+/* The wait that was cut makes its call fail, and the failure tells the application: what was raised with the request's
+ * first cut is taken back, so that it does not come out in the failure's clean-up. Called on the core itself, inside,
+ * detached; no effect where no wait was cut. errno is preserved. */
+void pn_core_cut_failed(struct pn_core *core);
+/* The same for a call that returns what it had done before: the exception comes out of it, unless its caller goes on
+ * without looking (sendall), whose next wait is cut then. */
+void pn_core_cut_passed(struct pn_core *core);
 /* True from the cut until the core's request ends. */
 bool pn_core_is_cut(const struct pn_core *core);
 

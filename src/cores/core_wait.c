@@ -124,6 +124,7 @@ bool pn_core_is_cut(const struct pn_core *core)
 void pn_core_cut_seen(struct pn_core *core)
 {
     atomic_store(&core->cut_seen, true);
+    core->wait_was_cut = false;
     pn__wait_out_pokes(core);
 }
 
@@ -133,7 +134,32 @@ bool pn__wait_take_cut(struct pn_core *core)
         return false;
     /* What the application waits for next, in a clean-up, is not to be interrupted. */
     pn__wait_out_pokes(core);
+    core->wait_was_cut = true;
     return true;
+}
+
+void pn_core_cut_passed(struct pn_core *core)
+{
+    if (pn_likely(!core->wait_was_cut))
+        return;
+    core->wait_was_cut = false;
+    pn__watchdog_cut_wait(core);
+}
+
+void pn_core_cut_failed(struct pn_core *core)
+{
+    const struct pn_core_host *host = core->cores->host;
+    if (!core->wait_was_cut)
+        return;
+    core->wait_was_cut = false;
+    /* A second one is meant for who has gone on behind the first. */
+    if (!host->unraise || atomic_load(&core->raises) != 1 || atomic_load(&core->cut_seen))
+        return;
+    int saved = errno;
+    pn__attach(core);
+    host->unraise(host->ctx, core->state);
+    pn__detach(core);
+    errno = saved;
 }
 
 void pn__wait_out_pokes(struct pn_core *core)

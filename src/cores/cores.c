@@ -50,6 +50,9 @@ static void begin_life(struct pn_core *core)
     core->overtaken = NULL;
     core->on_loan = false;
     core->was_cut = false;
+    core->wait_was_cut = false;
+    atomic_store(&core->wait_due, false);
+    atomic_store(&core->raises, 0);
     atomic_store(&core->busy, false);
     atomic_store(&core->cut, false);
     atomic_store(&core->cut_wait, false);
@@ -574,6 +577,9 @@ void pn__core_settle(struct pn_core *core)
     }
     atomic_store(&core->cut_wait, false);
     atomic_store(&core->raise_due, false);
+    core->wait_was_cut = false;
+    atomic_store(&core->wait_due, false);
+    atomic_store(&core->raises, 0);
     pn__wait_out_pokes(core);
     if (host->unraise)
         host->unraise(host->ctx, core->state);

@@ -61,6 +61,7 @@ struct pn_core {
 
     bool on_loan;        /* [self] */
     bool was_cut;        /* [self] a cut request is over: settle before the next one */
+    bool wait_was_cut;   /* [self] and nobody has said how its call ended */
     atomic_bool busy;    /* [self] carries a request (home: is in a step); others read */
     atomic_bool leaving; /* its state is about to end: the watchdog keeps away */
     atomic_bool watched; /* [dog] the watchdog uses its state now */
@@ -75,8 +76,11 @@ struct pn_core {
     atomic_bool cut_wait;  /* the wait under way, or the next, ends as cut */
     atomic_bool cut_seen;  /* the exception has come out: cut_wait means nothing any more */
     atomic_bool raise_due; /* the watchdog has to raise */
+    atomic_uint raises;    /* so often it did for this request */
     atomic_bool poking;    /* [dog] it is about to end the wait: whoever has taken cut_wait waits */
+    atomic_bool wait_due;  /* the watchdog has to end one more wait, without raising */
     int64_t cut_ns;        /* [dog] when it was raised */
+    int64_t pokes_ns;      /* [dog] since when it pokes */
     int64_t next_poke_ns;  /* [dog] */
     int64_t poke_span_ns;  /* [dog] */
     struct pn_list node;   /* idle list, retired list [lock]; fibers: or resumed list [owner] */
@@ -285,6 +289,8 @@ void pn__watchdog_stop(struct pn_cores *cores);
 void pn__watchdog_kick(struct pn_cores *cores);
 /* Any thread: CORE's cut flags are set. */
 void pn__watchdog_cut(struct pn_core *core);
+/* The core itself, whose wait was cut: so is the next one, unless the exception has come out. */
+void pn__watchdog_cut_wait(struct pn_core *core);
 /* A signal that ends the call in which CORE's thread waits. Watchdog only. */
 void pn__watchdog_signal(struct pn_core *core);
 

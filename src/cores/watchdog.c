@@ -166,6 +166,14 @@ void pn__watchdog_cut(struct pn_core *core)
     pn__watchdog_kick(cores);
 }
 
+void pn__watchdog_cut_wait(struct pn_core *core)
+{
+    struct pn_cores *cores = core->cores;
+    atomic_store(&core->wait_due, true);
+    atomic_store(&cores->dog.cuts_due, true);
+    pn__watchdog_kick(cores);
+}
+
 static void nothing(int signo)
 {
     (void)signo;
@@ -201,6 +209,24 @@ void pn__watchdog_signal(struct pn_core *core)
         (void)pthread_kill(core->os_thread, SIGURG);
 }
 
+/* Watched. The wait under way, or the next one soon, is to end. */
+static void begin_pokes(struct pn_core *core, int64_t now_ns)
+{
+    core->pokes_ns = now_ns;
+    core->poke_span_ns = POKE_FIRST_NS;
+    core->next_poke_ns = now_ns;
+    atomic_store(&core->cut_wait, true);
+}
+
+static void end_one_more(struct pn_core *core, int64_t now_ns)
+{
+    if (!watch(core))
+        return;
+    if (atomic_load(&core->cut) && atomic_exchange(&core->wait_due, false))
+        begin_pokes(core, now_ns);
+    unwatch(core);
+}
+
 static void raise_in(struct pn_core *core, int64_t now_ns)
 {
     const struct pn_core_host *host = core->cores->host;
@@ -209,12 +235,11 @@ static void raise_in(struct pn_core *core, int64_t now_ns)
     /* The request may have ended; pn__core_settle waits until it is not watched. */
     if (atomic_load(&core->cut) && atomic_exchange(&core->raise_due, false)) {
         atomic_store(&core->cut_seen, false);
+        atomic_fetch_add(&core->raises, 1);
         if (host->raise)
             host->raise(host->ctx, core->state);
         core->cut_ns = now_ns;
-        core->poke_span_ns = POKE_FIRST_NS;
-        core->next_poke_ns = now_ns;
-        atomic_store(&core->cut_wait, true);
+        begin_pokes(core, now_ns);
     }
     unwatch(core);
 }
@@ -237,9 +262,11 @@ static int64_t cut_core(struct pn_core *core, int64_t now_ns)
         raise_in(core, now_ns);
     else if (now_ns - core->cut_ns >= RECUT_NS)
         atomic_store(&core->raise_due, true);
+    else if (atomic_load(&core->wait_due))
+        end_one_more(core, now_ns);
     if (!pn__cut_is_due(core))
         return core->cut_ns + RECUT_NS;
-    if (now_ns - core->cut_ns >= POKE_GIVE_UP_NS && !atomic_load(&core->blocking)) {
+    if (now_ns - core->pokes_ns >= POKE_GIVE_UP_NS && !atomic_load(&core->blocking)) {
         /* It computes. Its clean-up may wait: that wait is not the one that was meant. */
         atomic_store(&core->cut_wait, false);
         return core->cut_ns + RECUT_NS;

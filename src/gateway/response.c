@@ -488,9 +488,12 @@ void pn__response_close(struct pn__request *r, PyObject *result)
 void pn__response_fail(struct pn__request *r)
 {
     struct pn_gateway *gw = r->gw;
-    bool quiet = (r->gone && pn__is_disconnection(gw)) || PyErr_ExceptionMatches(gw->request_cut);
-    if (PyErr_ExceptionMatches(gw->request_cut))
-        r->cut = true;
+    bool raised = PyErr_ExceptionMatches(gw->request_cut);
+    bool cut = pn_core_is_cut(r->core);
+    /* A wait that was cut fails as a call does: that is no failure of the application's. */
+    bool quiet = raised || (cut && PyErr_ExceptionMatches(PyExc_OSError)) ||
+                 (r->gone && pn__is_disconnection(gw));
+    r->cut |= raised || cut;
     if (quiet)
         PyErr_Clear();
     else

@@ -13,6 +13,7 @@
 
 #include "base/bounds.h"
 #include "base/clock.h"
+#include "wait/fds.h"
 #include "wait/processes.h"
 
 /* One question to the kernel: > 0 or an error: the answer; 0: not yet. */
@@ -74,7 +75,7 @@ static int wait_fiber(struct pn_core *core, struct question *q)
         q->pidfd = (int)syscall(SYS_pidfd_open, q->pid, 0);
     do {
         if (wait_a_little(core, q, &span_ns) == PN_WAIT_CUT) {
-            errno = ETIMEDOUT;
+            errno = pn__fd_failure(core, PN_WAIT_CUT);
             r = -1;
             break;
         }
@@ -95,7 +96,8 @@ static int wait_thread(struct pn_core *core, struct question *q)
     int r = q->ask(q, 0);
     int saved = errno;
     pn_core_block_end(core);
-    errno = r < 0 && saved == EINTR && pn_core_is_cut(core) ? ETIMEDOUT : saved;
+    errno =
+        r < 0 && saved == EINTR && pn_core_is_cut(core) ? pn__fd_failure(core, PN_WAIT_CUT) : saved;
     return r;
 }
 

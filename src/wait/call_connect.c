@@ -56,7 +56,7 @@ static int connect_unix(struct pn__fd_wait *w, int flags, const struct sockaddr 
         int64_t until_ns = now_ns + span_ns;
         int r = pn_core_sleep_until(w->core, until_ns < w->deadline_ns ? until_ns : w->deadline_ns);
         if (r != PN_WAIT_TIMEOUT && r != PN_WAIT_READY) {
-            errno = pn__fd_error(r);
+            errno = pn__fd_failure(w->core, r);
             return -1;
         }
         r = connect_begin(w->fd, flags, address, size);

@@ -136,6 +136,14 @@ int pn__poll_park(struct pn_core *core, const struct pollfd *fds, nfds_t count, 
 
 /* --- poll ------------------------------------------------------------------------------------------- */
 
+/* The wait that a library does for itself, on one descriptor, in a variable of its own: a time-out is a failure there.
+ * Whoever passes a poll on (Python's select.poll) has its list on the heap. */
+static bool is_librarys_own(const struct pollfd *fds, nfds_t count)
+{
+    enum { NEAR = 16 * 1024 };
+    return count == 1 && (uintptr_t)fds - (uintptr_t)__builtin_frame_address(0) < NEAR;
+}
+
 /* The first look found nothing. */
 static PN_COLD int poll_waiting(struct pn_core *core, struct pollfd *fds, nfds_t count,
                                 int64_t deadline_ns, const sigset_t *mask)
@@ -152,6 +160,8 @@ static PN_COLD int poll_waiting(struct pn_core *core, struct pollfd *fds, nfds_t
             if (r != 0)
                 break;
         }
+        if (reason == PN_WAIT_CUT && is_librarys_own(fds, count))
+            pn_core_cut_failed(core);
         if (is_over(reason, &r))
             break;
     }

@@ -127,8 +127,8 @@ static PN_COLD ssize_t receive_waiting(struct pn_core *core, int fd, struct msgh
         r = receive_some(&w, m, all ? flags & ~MSG_WAITALL : flags);
         if (!all || r <= 0 || (size_t)r >= pn__message_total(m))
             return r;
-        pn__fd_progress(&w);
     }
+    pn__fd_progress(&w);
     if (flags & MSG_PEEK) /* unix sockets never wait for a second look */
         return option_of(fd, SO_DOMAIN) == AF_UNIX ? pn__fd_done(&w, r) : peek_all(&w, m, flags, r);
     /* The kernel, too, ends a WAITALL where ancillary data (descriptors) came with the bytes. */

@@ -16,6 +16,7 @@ static PN_COLD ssize_t transmit_waiting(struct pn_core *core, int fd, const stru
     const size_t total = pn__message_total(m);
     struct iovec parts[PN__IOV_PARTS];
     enum pn__fd_next next;
+    w.moved = done > 0;
     while ((next = pn__fd_wait(&w)) != PN__FD_FAILED) {
         struct msghdr rest = done > 0 ? pn__message_rest(m, done, parts) : *m;
         /* What fails after a part is the next call's business, and so is its SIGPIPE. */

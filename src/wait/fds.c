@@ -70,6 +70,13 @@ int pn__fd_error(int reason)
     }
 }
 
+int pn__fd_failure(struct pn_core *core, int reason)
+{
+    if (reason == PN_WAIT_CUT)
+        pn_core_cut_failed(core);
+    return pn__fd_error(reason);
+}
+
 /* -1: none, or no socket. */
 static int64_t socket_timeout_ns(int fd, uint32_t events)
 {
@@ -122,6 +129,14 @@ static int wait_stale(struct pn__fd_wait *w)
     return r == PN_WAIT_TIMEOUT ? PN_WAIT_READY : r;
 }
 
+static int failure(const struct pn__fd_wait *w, int reason)
+{
+    if (reason != PN_WAIT_CUT || !w->moved)
+        return pn__fd_failure(w->core, reason);
+    pn_core_cut_passed(w->core);
+    return pn__fd_error(reason);
+}
+
 enum pn__fd_next pn__fd_wait(struct pn__fd_wait *w)
 {
     if (!w->begun && !pn__fd_begin(w))
@@ -146,7 +161,7 @@ enum pn__fd_next pn__fd_wait(struct pn__fd_wait *w)
     }
     if (r == PN_WAIT_READY)
         return PN__FD_AGAIN;
-    errno = r == PN_WAIT_TIMEOUT ? EAGAIN : pn__fd_error(r);
+    errno = r == PN_WAIT_TIMEOUT ? EAGAIN : failure(w, r);
     return PN__FD_FAILED;
 }
 
@@ -154,9 +169,11 @@ ssize_t pn__fd_blocked(struct pn__fd_wait *w, ssize_t r)
 {
     int error = errno;
     pn_core_block_end(w->core);
-    if (r >= 0)
+    if (r >= 0) {
+        pn_core_cut_passed(w->core);
         return pn__fd_done(w, r);
-    errno = error == EINTR && pn_core_is_cut(w->core) ? ETIMEDOUT : error;
+    }
+    errno = error == EINTR && pn_core_is_cut(w->core) ? failure(w, PN_WAIT_CUT) : error;
     return r;
 }
 

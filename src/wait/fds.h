@@ -22,6 +22,7 @@ struct pn__fd_wait {
     uint32_t events; /* POLLIN or POLLOUT */
     unsigned stale;  /* times in a row that poll(2) said ready and the call did not */
     bool begun;
+    bool moved; /* something, which the call returns, however this ends */
 };
 
 enum { PN__FD_STALE_MAX = 2 }; /* then poll(2) and the call disagree */
@@ -48,12 +49,15 @@ static inline struct pn__fd_wait pn__fd_waiter(struct pn_core *core, int fd, uin
 enum pn__fd_next pn__fd_wait(struct pn__fd_wait *w);
 /* Only the beginning of it: true when the descriptor's calls may wait, deadline_ns is set then; else errno. */
 bool pn__fd_begin(struct pn__fd_wait *w);
+/* The same for a call that fails then: its errno is what the application hears of a cut (pn_core_cut_failed). */
+int pn__fd_failure(struct pn_core *core, int reason);
 /* After BLOCK and the call: R is its result, errno its error. Returns R. */
 ssize_t pn__fd_blocked(struct pn__fd_wait *w, ssize_t r);
 /* The call moved something: later waits are not stale ones. */
 static inline void pn__fd_progress(struct pn__fd_wait *w)
 {
     w->stale = 0;
+    w->moved = true;
 }
 static inline ssize_t pn__fd_done(const struct pn__fd_wait *w, ssize_t r)
 {

@@ -16,10 +16,10 @@ from harness import SLOW, Server, wait_until
 Serve = Callable[..., Server]
 
 APP = """
-import _thread, os, select, socket, subprocess, threading, time
+import _thread, os, select, socket, ssl, subprocess, threading, time
 
 LONG = 90
-shared = threading.Lock()
+shared, cuts = threading.Lock(), []
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -65,6 +65,11 @@ def epoll():
     epoll.register(a, select.EPOLLIN)
     epoll.poll(LONG)
 
+def tls():
+    a, b = socket.socketpair()
+    a.settimeout(LONG)
+    ssl.create_default_context().wrap_socket(a, server_hostname="a")
+
 def child():
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.wait()
@@ -103,19 +108,26 @@ def application(environ, start_response):
     end = "returned"
     try:
         try:
-            globals()[name]()
+            globals()[name.removeprefix("swallowed-")]()
         except OSError:
-            # The call says that its time is over; the exception follows with the next call.
-            while True:
+            cuts.append(time.monotonic())
+            # The call has said that its time is over: the exception comes where that is no end.
+            while name.startswith("swallowed-"):
                 abs(0)
+            raise
     except BaseException as error:
         end = type(error).__name__
         raise
     finally:
         say("unwound", name, end, clean_up())
+        # All are cut at once, and again a second later.
+        if cuts and time.monotonic() > cuts[0] + 0.8:
+            say("late", name)
 """
 
-WAITS = "sleep recv recv_timeout send accept read watch poll epoll child lock lock".split()
+WAITS = "sleep watch poll epoll lock lock".split()
+# What these wait for they would return: they fail, as if their time were over.
+FAILING = "recv recv_timeout send accept read tls child".split()
 
 
 @pytest.fixture(params=[("--threads", "16"), ("--async", "16")], ids=["threads", "fibers"])
@@ -142,6 +154,21 @@ def ends(log: str) -> list[str]:
 def test_every_wait_is_cut(serve: Serve, carrier: tuple[str, ...]) -> None:
     log = cut(serve, carrier, WAITS)
     assert ends(log) == sorted(f"unwound {name} RequestCut bye" for name in WAITS)
+
+
+def test_a_wait_that_fails_is_cut_once(serve: Serve, carrier: tuple[str, ...]) -> None:
+    """Its error is all that the request sees: no second exception in the first one's clean-up."""
+    log = cut(serve, carrier, FAILING)
+    found = [line for line in ends(log) if f"late {line.split()[1]}\n" not in log]
+    in_time = [name for name in FAILING if f"late {name}\n" not in log]
+    assert in_time, log
+    assert found == sorted(f"unwound {name} TimeoutError bye" for name in in_time)
+
+
+def test_who_swallows_the_failure_is_cut_again(serve: Serve, carrier: tuple[str, ...]) -> None:
+    names = [f"swallowed-{name}" for name in ("recv", "recv_timeout", "child")]
+    log = cut(serve, carrier, names)
+    assert ends(log) == sorted(f"unwound {name} RequestCut bye" for name in names)
 
 
 SIGNALS = """

@@ -122,6 +122,38 @@ static PN_UNUSED void scenario_cut_seen(enum pn_carrier carrier)
     server_free(&s);
 }
 
+/* What the call says of the first cut stands for the exception; the second one's comes out all the same. */
+static PN_UNUSED void app_fails_when_cut(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    struct fake_state *state = pn_core_state(core);
+    DETACHED(core, pn_core_cut_failed(core)); /* nothing was cut */
+    MUST(state->unraised == 0);
+    MUST(app_sleep(3600 * PN_NS_PER_SEC) == PN_WAIT_CUT);
+    MUST(atomic_load(&state->raised));
+    errno = ETIMEDOUT;
+    DETACHED(core, pn_core_cut_failed(core));
+    MUST(errno == ETIMEDOUT && state->unraised == 1 && !atomic_load(&state->raised));
+    MUST(app_sleep(3600 * PN_NS_PER_SEC) == PN_WAIT_CUT);
+    DETACHED(core, pn_core_cut_failed(core));
+    MUST(state->unraised == 1 && atomic_load(&state->raised));
+    r->result = 1;
+}
+
+static PN_UNUSED void scenario_cut_fails_the_call(enum pn_carrier carrier)
+{
+    struct server s;
+    server_make(&s, carrier, NULL);
+    struct request *all = requests_make(&s, 1, app_fails_when_cut);
+    struct cutter cutter;
+    cut_in(&cutter, &all[0], 20 * MS);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(all[0].result, 1);
+    check_raises(&s.py, cutter.cut_ns);
+    free(all);
+    server_free(&s);
+}
+
 /* --- stalls ------------------------------------------------------------------------------------------------- */
 
 static PN_UNUSED void spin_until(int64_t end_ns)

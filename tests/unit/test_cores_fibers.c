@@ -57,6 +57,7 @@ static void test_cut(void **state)
     scenario_cut(FIBERS, 1);
     scenario_cut_twice(FIBERS);
     scenario_cut_seen(FIBERS);
+    scenario_cut_fails_the_call(FIBERS);
 }
 
 static void test_yield_and_streaming(void **state)

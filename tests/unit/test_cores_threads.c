@@ -58,6 +58,7 @@ static void test_cut(void **state)
     scenario_cut(THREADS, 1);
     scenario_cut_twice(THREADS);
     scenario_cut_seen(THREADS);
+    scenario_cut_fails_the_call(THREADS);
 }
 
 static void test_yield_and_streaming(void **state)
