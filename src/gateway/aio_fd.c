@@ -175,7 +175,7 @@ static PyObject *add(PyObject *self, PyObject *const *args, Py_ssize_t n, uint32
 int pn__aio_watch(struct pn__aio *aio, int fd, uint32_t events, PyObject *callback,
                   int (*native)(PyObject *self))
 {
-    PN_ASSERT(PyCFunction_Check(callback));
+    PN_ASSERT(!native || PyCFunction_Check(callback));
     if (pn__aio_check_closed(aio) < 0 || check_touch(aio) < 0)
         return -1;
     struct pn__handle *h = pn__handle_new(aio, false, callback, NULL, 0, NULL);

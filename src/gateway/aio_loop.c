@@ -56,21 +56,27 @@ PN_COLD int pn__aio_check_debug(struct pn__aio *aio, PyObject *callback, const c
     return r ? 0 : -1;
 }
 
-int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw, PyObject **callback,
-                     PyObject **context)
+static PyObject **find_argument(const struct pn__argument *wanted, size_t count, PyObject *key)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!*wanted[i].value && PyUnicode_CompareWithASCIIString(key, wanted[i].name) == 0)
+            return wanted[i].value;
+    return NULL;
+}
+
+int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw,
+                     const struct pn__argument *wanted, size_t count)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(kw);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *key = PyTuple_GET_ITEM(kw, i);
-        if (PyUnicode_CompareWithASCIIString(key, "context") == 0) {
-            *context = values[i];
-        } else if (!*callback && PyUnicode_CompareWithASCIIString(key, "callback") == 0) {
-            *callback = values[i];
-        } else {
+        PyObject **value = find_argument(wanted, count, key);
+        if (!value) {
             PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", name,
                          key);
             return -1;
         }
+        *value = values[i];
     }
     return 0;
 }
@@ -83,8 +89,11 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
     struct pn__aio *aio = (struct pn__aio *)self;
     PyObject *callback = n > 0 ? args[0] : NULL;
     PyObject *context = NULL;
-    if (kw && pn__aio_keywords(name, args + n, kw, &callback, &context) < 0)
-        return NULL;
+    if (pn_unlikely(kw != NULL)) {
+        const struct pn__argument named[] = {{"callback", &callback}, {"context", &context}};
+        if (pn__aio_keywords(name, args + n, kw, named, PN_ARRAY_LEN(named)) < 0)
+            return NULL;
+    }
     if (pn_unlikely(!callback)) {
         PyErr_Format(PyExc_TypeError, "%s() needs a callback", name);
         return NULL;

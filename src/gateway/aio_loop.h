@@ -227,8 +227,8 @@ int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg);
 /* Watches everything whose handle is there on aio->loop, or nothing; handles stay. */
 void pn__aio_fds_watch(struct pn__aio *aio);
 void pn__aio_fds_unwatch(struct pn__aio *aio);
-/* The same for transports: CALLBACK (borrowed) is called, by NATIVE, when FD has one of EVENTS (EPOLLIN or
- * EPOLLOUT). 0 or -1. */
+/* The same for transports: CALLBACK (borrowed) is called, by NATIVE if that is not NULL, when FD has one of EVENTS
+ * (EPOLLIN or EPOLLOUT). NATIVE is the method that CALLBACK, a PyCFunction, is bound to. 0 or -1. */
 int pn__aio_watch(struct pn__aio *aio, int fd, uint32_t events, PyObject *callback,
                   int (*native)(PyObject *self));
 /* 1: nobody watches any more; 0: nobody did; -1. */
@@ -270,9 +270,15 @@ char *pn__aio_scratch(struct pn__aio *aio);
 int pn__aio_check_closed(const struct pn__aio *aio);
 /* Debug mode: the thread, unless THREADSAFE, and whether CALLBACK can be called. NAME is the method's. */
 int pn__aio_check_debug(struct pn__aio *aio, PyObject *callback, const char *name, bool threadsafe);
-/* Takes "context" from keywords (and "callback", if CALLBACK is not NULL and was not given). 0 or -1. */
-int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw, PyObject **callback,
-                     PyObject **context);
+/* An argument that may be given by name: *VALUE is borrowed, and NULL where it was not given. */
+struct pn__argument {
+    const char *name;
+    PyObject **value;
+};
+/* Takes the COUNT arguments of WANTED from keywords, of the method NAME: 0, or -1 for others, and for those that were
+ * given already. */
+int pn__aio_keywords(const char *name, PyObject *const *values, PyObject *kw,
+                     const struct pn__argument *wanted, size_t count);
 /* Gives it a pn_loop and an epoll set of its own. 0, or -1 with an exception. */
 int pn__aio_open(struct pn__aio *aio);
 /* Every call that is not due yet goes; runs Python code. */

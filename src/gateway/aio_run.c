@@ -69,9 +69,10 @@ int pn__aio_run_batch(struct pn__aio *aio, size_t max)
         aio->callback_number++;
         if (pn_likely(!h->cancelled))
             rc = pn_likely(!aio->debug) ? pn__handle_run(h) : run_watched(aio, h);
-        Py_DECREF(h);
-        if (pn_unlikely(!pn_list_empty(&aio->gathering)) && pn__transports_flush(aio) < 0)
+        if (pn_unlikely(!pn_list_empty(&aio->gathering)) &&
+            pn__transports_flush(aio, h->context) < 0)
             rc = -1;
+        Py_DECREF(h);
     }
     aio->in_callback = nested;
     return rc;

@@ -83,34 +83,29 @@ struct call {
     Py_ssize_t n;
 };
 
-static int parse_rare(const char *name, PyObject *const *args, Py_ssize_t n, PyObject *kw,
-                      struct call *call)
+/* NUMBER is the name of the first argument. */
+static int parse(struct pn__aio *aio, const char *name, const char *number, PyObject *const *args,
+                 Py_ssize_t n, PyObject *kw, struct call *call)
 {
+    PyObject *value = n > 0 ? args[0] : NULL;
     call->callback = n > 1 ? args[1] : NULL;
-    if (n >= 1 && kw && pn__aio_keywords(name, args + n, kw, &call->callback, &call->context) < 0)
-        return -1;
-    if (n >= 1 && call->callback)
-        return 0;
-    PyErr_Format(PyExc_TypeError, "%s() needs a number and a callback", name);
-    return -1;
-}
-
-static int parse(struct pn__aio *aio, const char *name, PyObject *const *args, Py_ssize_t n,
-                 PyObject *kw, struct call *call)
-{
-    if (pn_unlikely(n < 2 || kw)) {
-        if (parse_rare(name, args, n, kw, call) < 0)
-            return -1;
-    } else {
-        call->callback = args[1];
-    }
     call->args = args + 2;
     call->n = n > 2 ? n - 2 : 0;
-    if (pn_unlikely(args[0] == Py_None)) {
-        PyErr_Format(PyExc_TypeError, "%s must not be None", name[5] == 'l' ? "delay" : "when");
+    if (pn_unlikely(kw != NULL)) {
+        const struct pn__argument named[] = {
+            {number, &value}, {"callback", &call->callback}, {"context", &call->context}};
+        if (pn__aio_keywords(name, args + n, kw, named, PN_ARRAY_LEN(named)) < 0)
+            return -1;
+    }
+    if (pn_unlikely(!value || !call->callback)) {
+        PyErr_Format(PyExc_TypeError, "%s() needs a number and a callback", name);
         return -1;
     }
-    call->number = PyFloat_AsDouble(args[0]);
+    if (pn_unlikely(value == Py_None)) {
+        PyErr_Format(PyExc_TypeError, "%s must not be None", number);
+        return -1;
+    }
+    call->number = PyFloat_AsDouble(value);
     if (pn_unlikely(call->number == -1.0 && PyErr_Occurred()))
         return -1;
     if (pn_unlikely(pn__aio_check_closed(aio) < 0))
@@ -122,7 +117,7 @@ PyObject *pn__aio_call_later(PyObject *self, PyObject *const *args, Py_ssize_t n
 {
     struct pn__aio *aio = (struct pn__aio *)self;
     struct call call = {0};
-    if (parse(aio, "call_later", args, n, kw, &call) < 0)
+    if (parse(aio, "call_later", "delay", args, n, kw, &call) < 0)
         return NULL;
     double when = (double)pn_clock_mono_ns() / 1e9 + call.number;
     return schedule(aio, when, deadline_of(when), call.callback, call.args, call.n, call.context);
@@ -132,7 +127,7 @@ PyObject *pn__aio_call_at(PyObject *self, PyObject *const *args, Py_ssize_t n, P
 {
     struct pn__aio *aio = (struct pn__aio *)self;
     struct call call = {0};
-    if (parse(aio, "call_at", args, n, kw, &call) < 0)
+    if (parse(aio, "call_at", "when", args, n, kw, &call) < 0)
         return NULL;
     return schedule(aio, call.number, deadline_of(call.number), call.callback, call.args, call.n,
                     call.context);

@@ -118,27 +118,38 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
         Py_XDECREF(r);
     }
     Py_CLEAR(t->sock);
+    pn__transport_drop_socket(t); /* its server and its watches */
     Py_DECREF(t);
     pn_pycompat_restore_exception(exc);
     return NULL;
 }
 
-/* After connection_made(): reads, and wakes who waits for the connection. */
-static PyObject *start(PyObject *self, PyObject *waiter)
+static int wake_waiter(PyObject *waiter)
 {
-    struct pn__transport *t = (struct pn__transport *)self;
-    if (t->aio && pn__transport_start_reading(t) < 0)
-        return NULL;
-    if (waiter == Py_None)
-        Py_RETURN_NONE;
     PyObject *over = PyObject_CallMethod(waiter, "cancelled", NULL);
     int cancelled = over ? PyObject_IsTrue(over) : -1;
     Py_XDECREF(over);
-    if (cancelled < 0)
+    if (cancelled != 0)
+        return cancelled < 0 ? -1 : 0;
+    PyObject *set = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
+    Py_XDECREF(set);
+    return set ? 0 : -1;
+}
+
+/* After connection_made(): reads, and wakes who waits for the connection, also when it cannot be read from. */
+static PyObject *start(PyObject *self, PyObject *waiter)
+{
+    struct pn__transport *t = (struct pn__transport *)self;
+    int reads = t->aio ? pn__transport_start_reading(t) : 0;
+    PyObject *exc = reads < 0 ? pn_pycompat_take_exception() : NULL;
+    int woken = waiter == Py_None ? 0 : wake_waiter(waiter);
+    if (woken < 0 && exc)
+        PyErr_WriteUnraisable(waiter);
+    if (exc)
+        pn_pycompat_restore_exception(exc);
+    if (reads < 0 || woken < 0)
         return NULL;
-    if (cancelled)
-        Py_RETURN_NONE;
-    return PyObject_CallMethod(waiter, "set_result", "O", Py_None);
+    Py_RETURN_NONE;
 }
 
 /* --- Life -------------------------------------------------------------------------------------- */
@@ -334,7 +345,8 @@ static int set_limits(struct pn__transport *t, PyObject *args, PyObject *kw)
 static PyObject *m_set_limits(PyObject *self, PyObject *args, PyObject *kw)
 {
     SELF;
-    if (set_limits(t, args, kw) < 0)
+    /* What was gathered may go at once, and is not what the marks are for. */
+    if (set_limits(t, args, kw) < 0 || pn__transport_flush(t) < 0)
         return NULL;
     return none_unless(t->aio ? pn__transport_maybe_pause(t) : 0);
 }

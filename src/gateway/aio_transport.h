@@ -88,6 +88,12 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 /* PROTOCOL is borrowed. 0 or -1. */
 int pn__transport_use_protocol(struct pn__transport *t, PyObject *protocol);
 
+/* Whether CALLBACK, an attribute of a transport, is still the type's METHOD: an instance may have one of its own. */
+static inline bool pn__transport_is_method(PyObject *callback, PyCFunction method)
+{
+    return PyCFunction_Check(callback) && PyCFunction_GET_FUNCTION(callback) == method;
+}
+
 /* --- aio_transport_read.c --- */
 
 /* Watches, unless it is paused or closing. 0 or -1. */
@@ -106,8 +112,9 @@ PyObject *pn__transport_write_eof(PyObject *self, PyObject *unused);
 PyObject *pn__transport_write_ready(PyObject *self, PyObject *unused);
 /* What was gathered goes to the socket. 0, also when the connection was lost by it, or -1. */
 int pn__transport_flush(struct pn__transport *t);
-/* The same for all that have something. */
-int pn__transports_flush(struct pn__aio *aio);
+/* The same for all that have something, in CONTEXT, the callback's: 0, or -1 with SystemExit or KeyboardInterrupt. An
+ * exception that is set stays. */
+int pn__transports_flush(struct pn__aio *aio, PyObject *context);
 int pn__transport_stop_writing(struct pn__transport *t);
 /* Calls the protocol's pause_writing or resume_writing when a mark was passed. 0, or -1 with SystemExit or
  * KeyboardInterrupt. */
@@ -117,6 +124,8 @@ void pn__out_clear(struct pn__out *out);
 
 /* --- aio_transport_end.c --- */
 
+/* Whether the exception that is set is SystemExit or KeyboardInterrupt. */
+bool pn__transport_ends_the_loop(void);
 /* The exception that is set ends the connection: it goes to the loop's exception handler, unless it is an
  * OSError, and to connection_lost(). 0, or -1 with one that is to go on (SystemExit, KeyboardInterrupt). */
 int pn__transport_failed(struct pn__transport *t, const char *message);

@@ -5,7 +5,7 @@
 
 #include "gateway/pycompat.h"
 
-static bool ends_the_loop(void)
+bool pn__transport_ends_the_loop(void)
 {
     return PyErr_ExceptionMatches(PyExc_SystemExit) ||
            PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
@@ -28,7 +28,7 @@ static int tell(struct pn__transport *t, const char *method, const char *message
 
 PN_COLD int pn__transport_report(struct pn__transport *t, const char *message)
 {
-    if (ends_the_loop())
+    if (pn__transport_ends_the_loop())
         return -1;
     PyObject *exc = pn_pycompat_take_exception();
     int rc = t->aio ? tell(t, "_report", message, exc) : 0;
@@ -38,7 +38,7 @@ PN_COLD int pn__transport_report(struct pn__transport *t, const char *message)
 
 PN_COLD int pn__transport_failed(struct pn__transport *t, const char *message)
 {
-    if (ends_the_loop())
+    if (pn__transport_ends_the_loop())
         return -1;
     PyObject *exc = pn_pycompat_take_exception();
     int rc = 0;

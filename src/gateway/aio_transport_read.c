@@ -18,7 +18,8 @@ int pn__transport_start_reading(struct pn__transport *t)
     PyObject *callback = PyObject_GetAttr((PyObject *)t, t->aio->words[PN__L_READ_READY]);
     if (!callback)
         return -1;
-    int rc = pn__aio_watch(t->aio, t->fd, EPOLLIN, callback, read_ready);
+    bool ours = pn__transport_is_method(callback, pn__transport_read_ready);
+    int rc = pn__aio_watch(t->aio, t->fd, EPOLLIN, callback, ours ? read_ready : NULL);
     Py_DECREF(callback);
     return rc;
 }

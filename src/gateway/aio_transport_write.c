@@ -165,7 +165,8 @@ static int start_writing(struct pn__transport *t)
     PyObject *callback = PyObject_GetAttr((PyObject *)t, t->aio->words[PN__L_WRITE_READY]);
     if (!callback)
         return -1;
-    int rc = pn__aio_watch(t->aio, t->fd, EPOLLOUT, callback, write_ready);
+    bool ours = pn__transport_is_method(callback, pn__transport_write_ready);
+    int rc = pn__aio_watch(t->aio, t->fd, EPOLLOUT, callback, ours ? write_ready : NULL);
     Py_DECREF(callback);
     if (rc == 0)
         t->writing = true;
@@ -243,11 +244,9 @@ PyObject *pn__transport_write_ready(PyObject *self, PyObject *Py_UNUSED(unused))
 
 /* --- Gathering --------------------------------------------------------------------------------- */
 
-int pn__transport_flush(struct pn__transport *t)
+/* What waits is tried now. 0, also when the connection was lost by it, or -1. */
+static int send_now(struct pn__transport *t)
 {
-    pn_list_remove(&t->gathering);
-    if (t->out.count == 0 || t->writing || t->conn_lost > 0 || !t->aio)
-        return 0;
     int rc = drain(t);
     if (rc < 0)
         return broken(t);
@@ -257,26 +256,41 @@ int pn__transport_flush(struct pn__transport *t)
     return rc == 0 ? pn__transport_maybe_pause(t) : pn__transport_maybe_resume(t);
 }
 
-int pn__transports_flush(struct pn__aio *aio)
+int pn__transport_flush(struct pn__transport *t)
+{
+    pn_list_remove(&t->gathering);
+    /* A loop that is closed here belongs to the parent, whose output this is. */
+    if (t->out.count == 0 || t->writing || t->conn_lost > 0 || !t->aio || t->aio->closed)
+        return 0;
+    return send_now(t);
+}
+
+int pn__transports_flush(struct pn__aio *aio, PyObject *context)
 {
     struct pn_list *node;
+    PyObject *type, *exc, *tb;
     int rc = 0;
+    PyErr_Fetch(&type, &exc, &tb); /* the callback's */
+    bool entered = PyContext_Enter(context) == 0;
+    if (!entered) /* somebody else's who is in it: better in another one than late */
+        PyErr_Clear();
     while ((node = pn_list_pop_front(&aio->gathering))) {
         struct pn__transport *t = pn_list_entry(node, struct pn__transport, gathering);
-        PyObject *type, *exc, *tb;
-        PyErr_Fetch(&type, &exc, &tb); /* the callback's */
         Py_INCREF(t);
-        int flushed = pn__transport_flush(t);
-        Py_DECREF(t);
-        if (flushed < 0 && !type) {
-            rc = -1;
-            continue;
+        if (pn_unlikely(pn__transport_flush(t) < 0)) {
+            if (!type && pn__transport_ends_the_loop()) {
+                PyErr_Fetch(&type, &exc, &tb);
+                rc = -1;
+            } else {
+                PyErr_WriteUnraisable((PyObject *)t);
+            }
         }
-        if (flushed < 0)
-            PyErr_WriteUnraisable(NULL);
-        if (type)
-            PyErr_Restore(type, exc, tb);
+        Py_DECREF(t);
     }
+    if (entered && PyContext_Exit(context) < 0)
+        PyErr_WriteUnraisable(context);
+    if (type)
+        PyErr_Restore(type, exc, tb);
     return rc;
 }
 
@@ -448,9 +462,10 @@ PyObject *pn__transport_writelines(PyObject *self, PyObject *list)
         if (PySequence_Fast_GET_SIZE(lines) > 0)
             rc = write_lost(t);
     } else {
+        bool waited = t->out.count > 0;
         rc = queue_lines(t, lines);
         if (rc == 0 && t->conn_lost == 0 && t->out.count > 0)
-            rc = !t->writing && first_in_callback(t) ? pn__transport_flush(t) : settle(t);
+            rc = !waited && first_in_callback(t) ? send_now(t) : settle(t);
     }
     Py_DECREF(lines);
     if (rc < 0)

@@ -93,6 +93,15 @@ def test_arguments_and_contexts():
         await asyncio.sleep(0.01)
         assert [a for a in said if len(a) > 1] == [(7, *range(n)) for n in range(1, 5)]
         assert (0,) in said
+        loop.call_later(delay=0, callback=say, context=context)
+        loop.call_at(callback=say, when=0)
+        loop.call_soon(callback=say)
+        said.clear()
+        await asyncio.sleep(0.01)
+        assert sorted(said) == [(0,), (0,), (7,)]
+        for twice in ({"delay": 1}, {"callback": say}, {"when": 1}):
+            with raising(TypeError, "unexpected keyword"):
+                loop.call_later(1, say, **twice)
         with raising(TypeError):
             loop.call_soon()
         with raising(TypeError):

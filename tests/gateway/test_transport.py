@@ -433,6 +433,124 @@ def test_contexts():
     run(main)
 
 
+def test_output_that_was_gathered_has_its_writers_context():
+    variable = contextvars.ContextVar("variable", default="none")
+
+    class Asks(Seen):
+        def pause_writing(self):
+            self.said.append(("pause", variable.get()))
+
+        def resume_writing(self):
+            self.said.append(("resume", variable.get()))
+
+    async def main(loop):
+        transport, protocol, there = await pair(loop, Asks)
+        variable.set("writer")
+        size = 60_000  # what is above this goes at once
+        while len(protocol.said) < 2:
+            transport.write(b"x" * size)
+            transport.write(b"y" * size)
+            await asyncio.sleep(0)
+        assert protocol.said[1:] == [("pause", "writer")]
+        while len(protocol.said) < 3:
+            there.recv(size)
+            await asyncio.sleep(0)
+        assert protocol.said[2:] == [("resume", "writer")]
+        transport.abort()
+        there.close()
+
+    run(main)
+
+
+def test_gathered_output_is_not_what_the_marks_are_for():
+    async def main(loop):
+        transport, protocol, there = await pair(loop)
+        transport.write(b"1")
+        transport.write(b"2" * 100)
+        transport.set_write_buffer_limits(10)
+        await asyncio.sleep(0)
+        assert protocol.said == ["made"]
+        there.close()
+        await protocol.lost
+
+    run(main)
+
+
+def test_lines_that_are_written_when_there_is_room_again_go_at_once():
+    class Writes(Seen):
+        def resume_writing(self):
+            super().resume_writing()
+            self.transport.writelines([b"x" * 70_000])
+            self.said.append(self.transport.get_write_buffer_size())
+
+    async def main(loop):
+        transport, protocol, there = await pair(loop, Writes)
+        transport.write(bytes(1 << 20))
+        while "resume" not in protocol.said:
+            with contextlib.suppress(BlockingIOError):
+                there.recv(1 << 20)
+            await asyncio.sleep(0)
+        assert protocol.said == ["made", "pause", "resume", 0]
+        transport.abort()
+        there.close()
+
+    run(main)
+
+
+def test_a_method_of_the_instance():
+    async def main(loop):
+        transport, protocol, there = await pair(loop)
+        transport.pause_reading()
+        got = []
+        for mine in (lambda: got.append("function"), got.clear):
+            transport._read_ready = mine
+            transport.resume_reading()
+            got[:] = ["begun"]
+            there.send(b"x")
+            await until(lambda: got != ["begun"])
+            transport.pause_reading()
+        assert not got
+        assert protocol.data == b""
+        transport.abort()
+        there.close()
+
+    run(main)
+
+
+def test_a_connection_that_cannot_be_read_from_is_made_all_the_same():
+    class Closes(Seen):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            os.close(transport._sock_fd)
+
+    async def main(loop):
+        said = []
+        loop.set_exception_handler(lambda _, context: said.append(context["exception"]))
+        here, there = socket.socketpair()
+        transport, _ = await asyncio.wait_for(loop.create_connection(Closes, sock=here), 60)
+        assert [type(e) for e in said] == [OSError]
+        here.detach()
+        transport.abort()
+        await asyncio.sleep(0)
+        there.close()
+
+    run(main)
+
+
+def test_a_protocol_without_its_methods_is_not_counted_by_the_server():
+    async def main(loop):
+        server = await loop.create_server(object, "127.0.0.1", 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            with socket.create_connection(server.sockets[0].getsockname()) as client:
+                client.setblocking(False)
+                assert await asyncio.wait_for(loop.sock_recv(client, 1), 60) == b""
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), 60)
+
+    run(main)
+
+
 # --- What is left -----------------------------------------------------------------------------
 
 

@@ -464,6 +464,20 @@ def returns(loop):
             say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     loop.call_soon(forks)
     loop.call_soon(say, "once")
+
+def gathers(loop):
+    here, there = socket.socketpair()
+    async def connects():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
+        def forks():
+            for text in (b"a", b"b", b"c"):
+                transport.write(text)
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+                loop.call_soon(lambda: say("sent", there.recv(9)))
+        loop.call_soon(forks)
+    loop.create_task(connects())
 """
     )
     server = serve("--asyncio", 2, app=app)
@@ -472,6 +486,8 @@ def returns(loop):
     server.get("/returns")
     words = said(server, "child True", "after", "status 70", "once", "timer")
     assert len(words) == len(set(words))
+    server.get("/gathers")
+    said(server, "sent b'abc'")
 
 
 # --- The end ----------------------------------------------------------------------------------
