@@ -124,12 +124,13 @@ int pn_gateway_start(struct pn_gateway *gw, struct pn_cores *cores, unsigned wor
     /* Here and not in create: thread states of others do not outlive a fork. It must not share this
      * thread's ident, by which exceptions find their state. */
     gw->watch_state = pn_pycompat_state_new((uintptr_t)&gw->watch_state, NULL, 0);
-    if (!gw->watch_state)
-        return -ENOMEM;
-    pn__host_start(gw);
-    int rc = pn__home_signals_start(gw);
-    if (rc < 0)
+    if (gw->watch_state)
+        pn__host_start(gw);
+    int rc = gw->watch_state ? pn__home_signals_start(gw) : -ENOMEM;
+    if (rc < 0) {
+        gw->cores = NULL; /* it will be gone before stop comes */
         return rc;
+    }
     pn__uwsgi_started(gw);
     return 0;
 }
@@ -165,6 +166,7 @@ void pn_gateway_stop(struct pn_gateway *gw)
     if (gw->stopped)
         return;
     gw->stopped = true;
+    pn__spawn_stop(gw);
     pn__home_signals_stop(gw);
     pn__uwsgi_fini(gw);
     if (gw->asgi)

@@ -399,6 +399,9 @@ int pn__file_wrapper_range(struct pn_gateway *gw, PyObject *o, int *fd, off_t *o
 /* CALLABLE(True) in a core of its own, soon, or CALLABLE(False). Any core or thread, attached. None, or NULL with an
  * exception. */
 PyObject *pn__spawn(struct pn_gateway *gw, PyObject *callable);
+/* Home, attached, owning the loop, which makes no step any more, when gw->stopped is set: what is on its way is
+ * refused. */
+void pn__spawn_stop(struct pn_gateway *gw);
 
 /* --- failure.c --- */
 /* Inside. Takes the current exception and logs it with its traceback, in one piece. WHAT is a

@@ -58,7 +58,7 @@ static void job_dropped(struct pn_job *job)
 /* No core runs any more, and home has the loop to itself, attached. */
 static bool is_over(const struct pn_gateway *gw)
 {
-    return !pn_core_self() || (gw->aio_home && !pn_aio_home_serving(gw->aio_home));
+    return gw->stopped || !pn_core_self() || (gw->aio_home && !pn_aio_home_serving(gw->aio_home));
 }
 
 PN_COLD static void refuse_at_end(struct spawned *s)
@@ -88,6 +88,15 @@ static void deliver(struct pn_message *message)
         job_dropped(&s->job);
         break;
     }
+}
+
+/* From here on nothing is spawned: the GIL, which both hold, comes between. */
+void pn__spawn_stop(struct pn_gateway *gw)
+{
+    struct pn_loop *loop = gw->cores ? pn_cores_loop(gw->cores) : NULL;
+    PN_ASSERT(gw->stopped);
+    if (loop)
+        pn_loop_deliver(loop);
 }
 
 PyObject *pn__spawn(struct pn_gateway *gw, PyObject *callable)

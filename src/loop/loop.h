@@ -273,6 +273,9 @@ struct pn_message {
     void (*deliver)(struct pn_message *message);
 };
 void pn_message_send(struct pn_loop *loop, struct pn_message *message);
+/* Owner, outside of a step: delivers all that was sent so far and by deliver itself. For the end, when no step follows
+ * any more. */
+void pn_loop_deliver(struct pn_loop *loop);
 
 /* --- Signals ---------------------------------------------------------------------------------- */
 

@@ -28,6 +28,15 @@ void pn__message_collect(struct pn_loop *loop)
     }
 }
 
+void pn_loop_deliver(struct pn_loop *loop)
+{
+    do {
+        while (pn__message_step(loop))
+            ;
+        pn__message_collect(loop);
+    } while (loop->messages);
+}
+
 bool pn__message_step(struct pn_loop *loop)
 {
     struct pn_message *message = loop->messages;

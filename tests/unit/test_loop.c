@@ -443,6 +443,33 @@ static void epoll_wake_ends_the_next_wait_once(void **state)
     p->destroy(p);
 }
 
+static struct pn_message second = {.deliver = on_message};
+
+static void sends_another(struct pn_message *m)
+{
+    on_message(m);
+    pn_message_send(loop, &second);
+}
+
+static void messages_come_without_a_step(void **state)
+{
+    (void)state;
+    struct pn_message first = {.deliver = sends_another};
+    struct pn_task task;
+    pn_task_init(&task, on_task);
+    pn_task_post(loop, &task);
+    pn_loop_deliver(loop);
+    assert_string_equal(trace, "");
+    pn_message_send(loop, &first);
+    pn_loop_deliver(loop);
+    assert_string_equal(trace, "message message ");
+    pn_message_send(loop, &second);
+    steps(1); /* they have been taken, and one is delivered by the step that would */
+    pn_loop_deliver(loop);
+    assert_string_equal(trace, "message message message ");
+    pn_task_cancel(&task);
+}
+
 static void sleep_brackets_tell_of_work(void **state)
 {
     (void)state;
@@ -514,6 +541,7 @@ int main(void)
         TEST(epoll_sleeps_until_stopped),
         TEST(epoll_keeps_short_deadlines),
         TEST(epoll_wake_ends_the_next_wait_once),
+        TEST(messages_come_without_a_step),
         TEST(sleep_brackets_tell_of_work),
         TEST(fork_child_has_a_dead_loop),
     };
