@@ -200,7 +200,7 @@ struct pn__channel {
     bool cut;        /* the server ends this request */
     bool cut_due;    /* the task is to be cancelled */
     bool wants_trailers;
-    bool sending; /* an awaitable of send is under way */
+    bool sending; /* an awaitable of send is under way, on anything but an open WebSocket */
     bool torn;    /* one was cancelled in the middle of a body */
     /* Of a WebSocket. */
     uint8_t ws_stage;   /* enum pn__asgi_ws */

@@ -173,7 +173,8 @@ static enum pn__asgi_step work(struct pn__awaitable *a, PyObject **result)
     }
     if (!a->message)
         return c->ws_stage ? pn__asgi_ws_receive(c, result) : pn__asgi_http_receive(c, result);
-    if (a->state == NEW) {
+    /* An open WebSocket's messages are whole ones: more than one task may wait to send. */
+    if (a->state == NEW && c->ws_stage != PN__ASGI_WS_OPEN) {
         if (pn_unlikely(c->sending)) {
             PyErr_SetString(PyExc_RuntimeError, "send() is under way already");
             return PN__ASGI_FAIL;

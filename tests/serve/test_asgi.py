@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -215,6 +216,36 @@ async def flood(scope, receive, send):
     while data := sock.recv(1 << 20):
         received += data
     assert len(parse_responses(received)[0].body) == 40_000_000
+
+
+def test_one_send_at_a_time(serve: Serve, kind: tuple[str, ...]) -> None:
+    """A second one would stand in the middle of the first; so would one after a cancelled one."""
+    app = (
+        HEAD
+        + """
+async def twice(scope, receive, send):
+    await start(send)
+    first = asyncio.create_task(body(send, b"x" * 20_000_000, True))
+    for _ in range(2):
+        await asyncio.sleep(0.05)
+        try:
+            await body(send, b"y", True)
+        except RuntimeError as exc:
+            say(exc)
+        first.cancel()
+"""
+    )
+    server = serve(*kind, app=app)
+    server.expect_log("without completing its response")
+    sock = server.connect()
+    sock.sendall(b"GET /twice HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert said(server, "send") == "send() is under way already"
+    assert said(server, "a send").endswith("cancelled when a part of its body had gone")
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while data := sock.recv(1 << 20):
+            received += data
+    assert b"y" not in received
 
 
 ORDER = {

@@ -498,6 +498,36 @@ async def flood(scope, receive, send):
         assert raw.frame()[0] == 0x88
 
 
+def test_several_tasks_send_to_a_slow_client(serve: Serve, kind: tuple[str, ...]) -> None:
+    app = (
+        HEAD
+        + """
+async def crowd(scope, receive, send):
+    await hold(receive)
+    await accept(send)
+    async def flood(i):
+        for j in range(20):
+            say("sends", i)
+            await send({"type": "websocket.send", "bytes": bytes([i, j]) * 50_000})
+    await asyncio.gather(*(flood(i) for i in range(10)))
+    await send({"type": "websocket.close"})
+"""
+    )
+    server = serve(*kind, app=app)
+    with Raw(server, "crowd") as raw:
+        said(server, "sends 9")
+        time.sleep(0.3)
+        assert server.get("/").body.count(b"sends") < 150, "nobody waited for the client"
+        came: dict[int, list[int]] = {}
+        for _ in range(200):
+            first, payload = raw.frame()
+            i, j = payload[:2]
+            assert (first, payload) == (0x82, bytes([i, j]) * 50_000)
+            came.setdefault(i, []).append(j)
+        assert came == {i: list(range(20)) for i in range(10)}
+        assert raw.frame() == (0x88, struct.pack("!H", 1000))
+
+
 def test_a_slow_application_stops_the_client(serve: Serve, kind: tuple[str, ...]) -> None:
     app = (
         HEAD
