@@ -27,7 +27,7 @@ static struct pn__channel *channel_new(struct pn_gateway *gw, struct pn_exchange
         }
     }
     PyObject head = c->ob_base;
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(struct pn__channel, name));
     c->ob_base = head;
     pn_aio_call_init(&c->call, run);
     pn_list_init(&c->node);
@@ -55,6 +55,18 @@ static void channel_dealloc(PyObject *self)
         PyObject_Free(self);
     }
     Py_DECREF(type);
+}
+
+void pn__asgi_keep_name(struct pn__channel *c)
+{
+    struct pn_str method = pn_exchange_text(c->x, c->x->method);
+    struct pn_str target = pn_exchange_text(c->x, c->x->target);
+    size_t n = pn_min_size(method.n, 32);
+    size_t more = pn_min_size(target.n, PN__ASGI_NAME_MAX - 1 - n);
+    memcpy(c->name, method.p, n);
+    c->name[n++] = ' ';
+    memcpy(c->name + n, target.p, more);
+    c->name_size = (uint8_t)(n + more);
 }
 
 void pn__asgi_release_exchange(struct pn__channel *c)
@@ -129,6 +141,17 @@ static void settle_websocket(struct pn__channel *c, bool failed)
     pn__asgi_disown(core);
 }
 
+static void log_failure(struct pn__channel *c)
+{
+    static const char what[] = "the application failed";
+    if (c->x)
+        pn__log_exception_of(c->gw, c->x, what);
+    else if (c->name_size)
+        pn__log_exception_at(c->gw, (struct pn_str){c->name, c->name_size}, what);
+    else
+        pn__log_exception_at(c->gw, PN_STR("a request whose client has left"), what);
+}
+
 /* Inside, once. An exception that is set is the application's. Drops the list's reference. */
 static void finish(struct pn__channel *c)
 {
@@ -138,7 +161,7 @@ static void finish(struct pn__channel *c)
         if (is_quiet(c))
             PyErr_Clear();
         else
-            pn__log_exception_of(gw, c->x, "the application failed");
+            log_failure(c);
     }
     if (pn_unlikely(c->ws))
         settle_websocket(c, failed);
@@ -374,6 +397,7 @@ static void notified(struct pn_exchange *x, unsigned why)
         c->peer_ended = true;
     if (why & PN_NOTIFY_CANCELLED) {
         c->why = x->cancel;
+        pn__asgi_keep_name(c);
         pn__asgi_release_exchange(c);
     }
     pn_aio_home_call(home, &c->call);

@@ -99,6 +99,7 @@ enum {
     PN__ASGI_VALUES = 512,         /* slots for (name, value) of headers */
     PN__ASGI_LINES = 128,          /* slots for all header lines of a request */
     PN__ASGI_FREE_MAX = 64,        /* dead channels, and awaitables, kept for reuse */
+    PN__ASGI_NAME_MAX = 120,       /* of a request's name that outlives its exchange */
     PN__ASGI_OTHER_NAME_MAX = 256, /* bytes of a name that are lower-cased on the stack */
     PN__ASGI_FIELDS = PN__A_BYTES + 1,
     PN__ASGI_TYPE_FIRST = PN__A_RESPONSE_START, /* of the types that an application sends */
@@ -207,6 +208,9 @@ struct pn__channel {
     bool connect_given; /* websocket.connect */
     struct pn_ws *ws;   /* owned while open, and until the task is over; NULL: not accepted */
     char key[PN_WS_KEY_SIZE];
+    /* Method and target, once the exchange has gone; more of them is cut off. */
+    uint8_t name_size;
+    char name[PN__ASGI_NAME_MAX];
 };
 
 /* What an awaitable's work came to. */
@@ -318,6 +322,8 @@ int pn__asgi_open_file(struct pn__asgi *asgi, const struct pn__message *message,
 void pn__asgi_start(struct pn_handler *h, struct pn_exchange *x);
 /* Owner or inside on home: the exchange is not looked at any more. */
 void pn__asgi_release_exchange(struct pn__channel *c);
+/* Owner, while the exchange's text is good: its name is kept for the log. */
+void pn__asgi_keep_name(struct pn__channel *c);
 /* What a send after the client's leaving raises. */
 void pn__asgi_raise_gone(struct pn__channel *c);
 

@@ -162,6 +162,7 @@ static int push_file(struct pn__channel *c, struct pn__awaitable *a)
 /* Owner. What was announced is here, or there is no more: 0 or negative errno. */
 static int end_answer(struct pn__channel *c, const struct pn_field *trailers, size_t count)
 {
+    pn__asgi_keep_name(c); /* the application may fail after its answer */
     int rc = pn_exchange_end(c->x, trailers, count);
     if (rc < 0)
         return failed(c, rc);

@@ -176,6 +176,7 @@ static enum pn__asgi_step accept_it(struct pn__channel *c, struct pn__message *m
 static enum pn__asgi_step refuse(struct pn__channel *c)
 {
     struct pn_core *core = pn__asgi_own();
+    pn__asgi_keep_name(c);
     (void)pn_exchange_answer_status(c->x, 403, false);
     pn__asgi_release_exchange(c);
     pn__asgi_disown(core);

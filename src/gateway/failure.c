@@ -59,6 +59,35 @@ bool pn__is_disconnection(struct pn_gateway *gw)
     return found;
 }
 
+/* Steals EXC. TARGET may be empty. */
+static void log_exception(struct pn_gateway *gw, PyObject *exc, struct pn_str target,
+                          const char *what)
+{
+    PyObject *bytes = pn_gateway_format_exception(exc);
+    const char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
+    const char *colon = target.n ? ": " : "";
+    size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
+    int target_len = (int)target.n;
+    if (!text) {
+        pn_log_error(gw->log, "%.*s%s%s: %s (no memory for its traceback)", target_len, target.p,
+                     colon, what, Py_TYPE(exc)->tp_name);
+    } else {
+        if (n && text[n - 1] == '\n')
+            n--;
+        if (n < ONE_LINE_MAX) {
+            pn_log_error(gw->log, "%.*s%s%s\n%.*s", target_len, target.p, colon, what, (int)n,
+                         text);
+        } else {
+            pn_log_error(gw->log, "%.*s%s%s", target_len, target.p, colon, what);
+            pn_log_raw(gw->log, text, (size_t)PyBytes_GET_SIZE(bytes));
+            pn_log_flush(gw->log);
+        }
+    }
+    Py_XDECREF(bytes);
+    Py_DECREF(exc);
+    PyErr_Clear();
+}
+
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what)
 {
     pn__log_exception_of(gw, r && r->core == pn_core_self() ? r->x : NULL, what);
@@ -67,35 +96,21 @@ void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char 
 void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what)
 {
     char target[TARGET_MAX + 64];
-    size_t target_len = 0;
     PyObject *exc = pn_pycompat_take_exception();
     if (!exc)
         return;
-    if (x) {
-        target_len = describe(x, target, TARGET_MAX);
-        memcpy(target + target_len, ": ", 2);
-        target_len += 2;
-    }
-    PyObject *bytes = pn_gateway_format_exception(exc);
-    const char *text = bytes ? PyBytes_AS_STRING(bytes) : NULL;
-    size_t n = bytes ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
-    if (!text) {
-        pn_log_error(gw->log, "%.*s%s: %s (no memory for its traceback)", (int)target_len, target,
-                     what, Py_TYPE(exc)->tp_name);
-    } else {
-        if (n && text[n - 1] == '\n')
-            n--;
-        if (n < ONE_LINE_MAX) {
-            pn_log_error(gw->log, "%.*s%s\n%.*s", (int)target_len, target, what, (int)n, text);
-        } else {
-            pn_log_error(gw->log, "%.*s%s", (int)target_len, target, what);
-            pn_log_raw(gw->log, text, (size_t)PyBytes_GET_SIZE(bytes));
-            pn_log_flush(gw->log);
-        }
-    }
-    Py_XDECREF(bytes);
-    Py_DECREF(exc);
-    PyErr_Clear();
+    size_t n = x ? describe(x, target, TARGET_MAX) : 0;
+    log_exception(gw, exc, (struct pn_str){target, n}, what);
+}
+
+void pn__log_exception_at(struct pn_gateway *gw, struct pn_str name, const char *what)
+{
+    char target[TARGET_MAX];
+    PyObject *exc = pn_pycompat_take_exception();
+    if (!exc)
+        return;
+    size_t n = pn_log_escape(target, sizeof target, name);
+    log_exception(gw, exc, (struct pn_str){target, n}, what);
 }
 
 static void flush_stream(const char *name)

@@ -409,6 +409,8 @@ void pn__spawn_stop(struct pn_gateway *gw);
 void pn__log_exception(struct pn_gateway *gw, struct pn__request *r, const char *what);
 /* The same for an exchange, or NULL; X's text is good. */
 void pn__log_exception_of(struct pn_gateway *gw, const struct pn_exchange *x, const char *what);
+/* And for a request whose exchange has gone: NAME is "GET /path", as it came. */
+void pn__log_exception_at(struct pn_gateway *gw, struct pn_str name, const char *what);
 /* Attached. Whether the exception that is set is ClientDisconnected, or was caused by it. It stays set. */
 bool pn__is_disconnection(struct pn_gateway *gw);
 /* Inside, in the child of a fork: ends the process. */

@@ -18,6 +18,7 @@ import pytest
 from harness import SLOW, Server, said, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from wsraw import HANDSHAKE, Raw
 
 Serve = Callable[..., Server]
 
@@ -83,79 +84,6 @@ def closed(ws: ClientConnection) -> tuple[int, str]:
         drain(ws)
     assert info.value.rcvd is not None, "no close frame came"
     return info.value.rcvd.code, info.value.rcvd.reason
-
-
-HANDSHAKE = (
-    b"GET /%s HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-class Raw:
-    """A client that may break rules."""
-
-    def __init__(self, server: Server, path: str = "echo") -> None:
-        self.sock = socket.create_connection(("127.0.0.1", server.port))
-        self.sock.settimeout(20 * SLOW)
-        self.got = bytearray()
-        self.sock.sendall(HANDSHAKE % path.encode())
-        while b"\r\n\r\n" not in self.got:
-            assert self.more()
-        del self.got[: self.got.index(b"\r\n\r\n") + 4]
-
-    def __enter__(self) -> Raw:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.sock.close()
-
-    def more(self) -> bool:
-        data = self.sock.recv(65536)
-        self.got += data
-        return bool(data)
-
-    def send(self, first: int, payload: bytes = b"", *, mask: bool = True) -> None:
-        key = b"\x12\x34\x56\x78"
-        n = len(payload)
-        if n < 126:
-            head = struct.pack("!BB", first, n | mask << 7)
-        elif n < 65536:
-            head = struct.pack("!BBH", first, 126 | mask << 7, n)
-        else:
-            head = struct.pack("!BBQ", first, 127 | mask << 7, n)
-        if mask:
-            whole = key * (n // 4 + 1)
-            payload = (int.from_bytes(payload, "big") ^ int.from_bytes(whole[:n], "big")).to_bytes(
-                n, "big"
-            )
-            head += key
-        self.sock.sendall(head + payload)
-
-    def frame(self) -> tuple[int, bytes]:
-        """The next one's first byte and payload."""
-        while len(self.got) < 2:
-            assert self.more(), "the end, and no frame"
-        n, head = self.got[1], 2
-        assert n < 128, "a server masks nothing"
-        if n >= 126:
-            head = 4 if n == 126 else 10
-            while len(self.got) < head:
-                assert self.more()
-            n = int.from_bytes(self.got[2:head], "big")
-        while len(self.got) < head + n:
-            assert self.more()
-        frame = self.got[0], bytes(self.got[head : head + n])
-        del self.got[: head + n]
-        return frame
-
-    def code(self) -> int:
-        """Of the close frame, which must be the next but for pings; then nothing follows."""
-        first, payload = self.frame()
-        assert first == 0x88, (hex(first), payload)
-        while self.more():
-            pass
-        assert not self.got
-        return int.from_bytes(payload[:2], "big") if payload else 1005
 
 
 # --- Messages ---------------------------------------------------------------------------------

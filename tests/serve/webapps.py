@@ -80,11 +80,14 @@ class Reader:
         return found + end
 
     def exactly(self, size: int) -> bytes:
-        while len(self.data) < size:
-            block = self.sock.recv(65536)
-            assert block, f"the connection ended within {self.data!r}"
-            self.data += block
-        found, self.data = self.data[:size], self.data[size:]
+        blocks, have = [self.data], len(self.data)
+        while have < size:
+            block = self.sock.recv(max(65536, size - have))
+            assert block, f"the connection ended after {have} of {size} bytes"
+            blocks.append(block)
+            have += len(block)
+        data = b"".join(blocks)
+        found, self.data = data[:size], data[size:]
         return found
 
     def answer(self) -> tuple[bytes, bytes]:
