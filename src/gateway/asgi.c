@@ -98,7 +98,7 @@ static bool is_quiet(const struct pn__channel *c)
         return true;
     if (c->cut && PyErr_ExceptionMatches(gw->asgi->cancelled))
         return true;
-    return c->why != PN_CANCEL_NONE && pn__is_disconnection(c->gw);
+    return (c->why != PN_CANCEL_NONE || c->told_end) && pn__is_disconnection(c->gw);
 }
 
 static void say_incomplete(struct pn__channel *c, const char *what)
@@ -110,11 +110,12 @@ static void say_incomplete(struct pn__channel *c, const char *what)
     pn_log_error(c->gw->log, "%.*s: %s", (int)n, target, what);
 }
 
-/* Inside. What the client gets when the application did not end the answer. */
-static void settle_exchange(struct pn__channel *c, bool failed)
+/* Inside. What the client gets when the application did not end the answer. LOGGED: its failure was. */
+static void settle_exchange(struct pn__channel *c, bool failed, bool logged)
 {
-    bool heeded = !failed && c->peer_ended; /* http.disconnect: nobody wants the rest */
-    if (!failed && !heeded && !c->cut)
+    /* Whoever has heard that the client has left may leave as well. */
+    bool left = c->told_end && !c->cut && !logged;
+    if (!failed && !c->cut && !left)
         say_incomplete(c, c->ws_stage == PN__ASGI_WS_CONNECTING
                               ? "the application returned without answering the handshake"
                           : c->stage == PN__ASGI_STARTING
@@ -124,7 +125,7 @@ static void settle_exchange(struct pn__channel *c, bool failed)
         return;
     struct pn_core *core = pn__asgi_own();
     struct pn_exchange *x = c->x;
-    if (heeded && !c->cut && x->state <= PN_EXCHANGE_STARTED)
+    if (left)
         pn_exchange_cancel(x, PN_CANCEL_CLIENT_GONE);
     else if (x->state == PN_EXCHANGE_RECEIVED)
         pn_exchange_answer_status(x, c->cut ? 503 : 500, c->cut);
@@ -157,16 +158,15 @@ static void finish(struct pn__channel *c)
 {
     struct pn_gateway *gw = c->gw;
     bool failed = PyErr_Occurred() != NULL;
-    if (pn_unlikely(failed)) {
-        if (is_quiet(c))
-            PyErr_Clear();
-        else
-            log_failure(c);
-    }
+    bool logged = failed && !is_quiet(c);
+    if (pn_unlikely(logged))
+        log_failure(c);
+    else if (pn_unlikely(failed))
+        PyErr_Clear();
     if (pn_unlikely(c->ws))
         settle_websocket(c, failed);
     else if (pn_unlikely(c->x))
-        settle_exchange(c, failed);
+        settle_exchange(c, failed, logged);
     pn_list_remove(&c->call.node);
     pn_list_remove(&c->node);
     pn_list_push_back(&gw->asgi->left, &c->node);

@@ -198,6 +198,7 @@ struct pn__channel {
     bool begun;
     bool body_over;  /* the last http.request was given */
     bool peer_ended; /* nothing more comes from the client: http.disconnect */
+    bool told_end;   /* and receive has said so */
     bool cut;        /* the server ends this request */
     bool cut_due;    /* the task is to be cancelled */
     bool wants_trailers;

@@ -81,7 +81,10 @@ enum pn__asgi_step pn__asgi_http_receive(struct pn__channel *c, PyObject **resul
         c->body_over = true;
         return copy_of(asgi->request, result);
     }
-    return c->peer_ended ? copy_of(asgi->no_more, result) : PN__ASGI_WAIT;
+    if (!c->peer_ended)
+        return PN__ASGI_WAIT;
+    c->told_end = true;
+    return copy_of(asgi->no_more, result);
 }
 
 /* --- send: the exchange ------------------------------------------------------------------------ */

@@ -264,9 +264,10 @@ enum pn__asgi_step pn__asgi_ws_receive(struct pn__channel *c, PyObject **result)
     }
     if (pn_likely(c->ws))
         return take(c, result);
-    if (!c->x || c->cut || c->peer_ended)
-        return give_end_without(c, result);
-    return PN__ASGI_WAIT;
+    if (c->x && !c->cut && !c->peer_ended)
+        return PN__ASGI_WAIT;
+    c->told_end = c->peer_ended;
+    return give_end_without(c, result);
 }
 
 /* --- send -------------------------------------------------------------------------------------- */
