@@ -39,6 +39,10 @@ soak: ## all kinds of waits at once for SOAK_SECONDS (600) in each carrier
 soak-asan: ## the same under AddressSanitizer and UBSan
 	@tools/soak --sanitize address
 
+.PHONY: soak-asgi
+soak-asgi: ## HTTP, streams, events and WebSockets at once for SOAK_SECONDS (300), with cuts
+	@tools/soak --asgi
+
 test-asyncio: ## CPython's own asyncio tests on pelton.Loop, beside the standard library's loop
 	@tools/test-asyncio
 

@@ -24,6 +24,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import services
@@ -65,6 +67,9 @@ class World:
         if drivers and (made := services.postgres(folder, ports["postgres"])):
             self.services["postgres"], self.addresses["postgres"] = made
         self.ways = [*WAYS, *(name for name in ("redis", "postgres") if name in self.services)]
+        self.nothing_seen()
+
+    def nothing_seen(self) -> None:
         self.seen: Counter[str] = Counter()
         self.problems: list[str] = []
         self.over = threading.Event()
@@ -106,36 +111,46 @@ class World:
 class Client:
     """One connection at a time; the same for the same seed."""
 
+    cut_share = CUT_SHARE
+
     def __init__(self, world: World, server: Server, seed: int) -> None:
         self.world, self.server, self.seed = world, server, seed
         self.random = random.Random(seed)
         self.count = 0
+        self.connection: http.client.HTTPConnection | None = None
 
     def run(self) -> None:
-        connection = None
         while not self.world.over.is_set():
             self.count += 1
             way, me = self.random.choice(self.world.ways), f"{self.seed}-{self.count}"
             begin = time.monotonic()
             try:
-                if self.random.random() < CUT_SHARE:
+                if self.random.random() < self.cut_share:
                     self.cut(way, me)
                     self.world.seen["cut"] += 1
                     continue
-                if connection is None or self.random.random() < 0.1:
-                    if connection:
-                        connection.close()
-                    connection = http.client.HTTPConnection(*self.server.address, timeout=60 * SLOW)
-                connection.request("GET", f"/{way}?id={me}")
-                response = connection.getresponse()
-                body = response.read().decode()
-                self.judge(way, me, response.status, body, begin)
+                self.turn(way, me, begin)
             except Exception as error:
                 self.world.trouble(f"{way} {me}: {error!r} after {time.monotonic() - begin:.1f} s")
-                connection = None
+                self.connection = None
             time.sleep(self.random.random() * 0.1)
-        if connection:
-            connection.close()
+        if self.connection:
+            self.connection.close()
+
+    def turn(self, way: str, me: str, begin: float) -> None:
+        """One request and its answer."""
+        connection = self.open()
+        connection.request("GET", f"/{way}?id={me}")
+        response = connection.getresponse()
+        self.judge(way, me, response.status, response.read().decode(), begin)
+
+    def open(self) -> http.client.HTTPConnection:
+        """The connection that is there, most of the time."""
+        if self.connection is None or self.random.random() < 0.1:
+            if self.connection:
+                self.connection.close()
+            self.connection = http.client.HTTPConnection(*self.server.address, timeout=60 * SLOW)
+        return self.connection
 
     def judge(self, way: str, me: str, status: int, body: str, begin: float) -> None:
         if status == 200 and body == me:
@@ -189,70 +204,82 @@ def judge_memory(samples: list[tuple[float, int]]) -> str | None:
     return None
 
 
-def soak(folder: Path, carrier: str, seconds: float, seed: int) -> list[str]:
-    """One carrier's soak; returns what was wrong."""
-    folder.mkdir(parents=True)
-    # A database's own user must come in, which it may not everywhere.
-    place = Path(tempfile.mkdtemp(prefix="pelton-soak-"))
-    place.chmod(0o755)
-    world = World(place)
-    server = Server(
-        folder,
-        [*CARRIERS[carrier], "--disable-logging", "--wsgi-file", str(HERE / "webapp.py")],
-        # In one arena: with one for every few threads, malloc's fragments grow for many minutes.
-        env={"SOAK_SERVICES": json.dumps(world.addresses), "MALLOC_ARENA_MAX": "1"},
-    )
-    problems: list[str] = []
-    try:
-        world.start()
-        server.start()
-        problems += drive(world, server, seconds, seed)
-    finally:
+def settled(server: Server) -> str | None:
+    return None if server.get("/settle?id=1").body == b"settled" else "/settle did not answer"
+
+
+@dataclass
+class Soak:
+    """What is soaked: an application in its carriers, by clients in a world."""
+
+    carriers: dict[str, tuple[str, ...]]
+    app: tuple[str, ...]
+    world: type[World]
+    client: type[Client]
+    settled: Callable[[Server], str | None]  # what is wrong when all clients have gone
+
+    def run(self, folder: Path, carrier: str, seconds: float, seed: int) -> list[str]:
+        """One carrier's soak; returns what was wrong."""
+        folder.mkdir(parents=True)
+        # A database's own user must come in, which it may not everywhere.
+        place = Path(tempfile.mkdtemp(prefix="pelton-soak-"))
+        place.chmod(0o755)
+        world = self.world(place)
+        server = Server(
+            folder,
+            [*self.carriers[carrier], "--disable-logging", *self.app],
+            # In one arena: with one for every few threads, malloc's fragments grow for minutes.
+            env={"SOAK_SERVICES": json.dumps(world.addresses), "MALLOC_ARENA_MAX": "1"},
+            fibers=carrier == "fibers",
+        )
+        problems: list[str] = []
+        try:
+            world.start()
+            server.start()
+            problems += self.drive(world, server, seconds, seed)
+        finally:
+            world.over.set()
+            problems += server.finish()
+            world.stop()
+            shutil.rmtree(place, ignore_errors=True)
+        return problems
+
+    def drive(self, world: World, server: Server, seconds: float, seed: int) -> list[str]:
+        clients = [self.client(world, server, seed * 1000 + n) for n in range(CLIENTS)]
+        threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
+        begin: float = time.monotonic()
+        samples: list[tuple[float, int]] = []
+        watch = threading.Thread(target=world.watch, args=(server, begin, samples), daemon=True)
+        for thread in [*threads, watch]:
+            thread.start()
+        world.restarts(random.Random(seed), begin + seconds)
         world.over.set()
-        problems += server.finish()
-        world.stop()
-        shutil.rmtree(place, ignore_errors=True)
-    return problems
-
-
-def drive(world: World, server: Server, seconds: float, seed: int) -> list[str]:
-    clients = [Client(world, server, seed * 1000 + n) for n in range(CLIENTS)]
-    threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
-    begin: float = time.monotonic()
-    samples: list[tuple[float, int]] = []
-    watch = threading.Thread(target=world.watch, args=(server, begin, samples), daemon=True)
-    for thread in [*threads, watch]:
-        thread.start()
-    world.restarts(random.Random(seed), begin + seconds)
-    world.over.set()
-    for thread in [*threads, watch]:
-        thread.join(120 * SLOW)
-    hanging = sum(thread.is_alive() for thread in threads)
-    say("  " + ", ".join(f"{count} {name}" for name, count in sorted(world.seen.items())))
-    problems = list(world.problems)
-    problems += [f"{hanging} clients had no answer at the end"] if hanging else []
-    problems += [f"{way} was never right" for way in world.ways if not world.seen[way]]
-    if server.process.poll() is None and server.get("/settle?id=1").body != b"settled":
-        problems.append("/settle did not answer")
-    memory = judge_memory(samples)
-    return [*problems, memory] if memory else problems
+        for thread in [*threads, watch]:
+            thread.join(120 * SLOW)
+        hanging = sum(thread.is_alive() for thread in threads)
+        say("  " + ", ".join(f"{count} {name}" for name, count in sorted(world.seen.items())))
+        problems = list(world.problems)
+        problems += [f"{hanging} clients had no answer at the end"] if hanging else []
+        problems += [f"{way} was never right" for way in world.ways if not world.seen[way]]
+        left = self.settled(server) if server.process.poll() is None else None
+        return problems + [text for text in (left, judge_memory(samples)) if text]
 
 
 def say(text: str) -> None:
     print(text, flush=True)
 
 
-def main() -> int:
+def main(kind: Soak) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="for logs; must not exist")
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--carriers", default=" ".join(CARRIERS))
+    parser.add_argument("--carriers", default=" ".join(kind.carriers))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     status = 0
     for carrier in args.carriers.split():
         say(f"soak: {carrier}, {args.seconds:.0f} s, seed {args.seed}")
-        problems = soak(args.folder.resolve() / carrier, carrier, args.seconds, args.seed)
+        problems = kind.run(args.folder.resolve() / carrier, carrier, args.seconds, args.seed)
         for problem in problems:
             say("  WRONG: " + problem)
         status = status or (1 if problems else 0)
@@ -261,4 +288,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app = ("--wsgi-file", str(HERE / "webapp.py"))
+    sys.exit(main(Soak(CARRIERS, app, World, Client, settled)))
