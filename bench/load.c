@@ -4,14 +4,15 @@
  * do the former as a browser does; wrk is bounded in time, not in count, and callgrind needs a
  * count.
  *
- *   load [-n] [-v] [-b] [-l] [-d SIZE] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
+ *   load [-n] [-v] [-b] [-l] [-d SIZE] [-w SIZE] [-p PATH] PORT CONNECTIONS REQUESTS [TIMEOUT_S]
  *
  * One thread, one epoll, one request under way on each connection. Every server gets the same
  * bytes: a GET of PATH ("/") with five headers; with -n the last of them is "Connection: close" and
  * each request has a new connection; with -v each request differs from the one before in one header
  * (of the same length), for servers that remember what a connection asked last; with -b it has the
  * fourteen headers of a browser, and the cookie differs each time; with -d it is a POST with a body of
- * SIZE bytes.
+ * SIZE bytes. With -w the connections are WebSockets, opened before the clock starts, and a request is a
+ * text message of SIZE bytes, its answer a message of as many.
  *
  * A response counts when it is "HTTP/1.x 200" and its whole body came (Content-Length, chunked, or
  * to the end when it says close); everything else is an error. The keep-alive connections are open
@@ -41,6 +42,7 @@ enum {
     EVENTS_MAX = 256,
     HEAD_SIZE = 1024,
     BODY_SIZE_MAX = 15000, /* its echo is to fit the buffer, with a head */
+    HANDSHAKE_TIMEOUT_S = 20,
     COUNTER_DIGITS = 8,
 };
 
@@ -70,6 +72,13 @@ static const char browser_format[] =
     "Sec-Fetch-User: ?1\r\n"
     "Priority: u=0, i\r\n"
     "\r\n";
+static const char handshake_format[] = "GET %s HTTP/1.1\r\n"
+                                       "Host: 127.0.0.1\r\n"
+                                       "Upgrade: websocket\r\n"
+                                       "Connection: Upgrade\r\n"
+                                       "Sec-WebSocket-Version: 13\r\n"
+                                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                                       "\r\n";
 static const char counter_before[] = "pelton-bench/";
 
 /* What is known of a response after some bytes of it. */
@@ -91,8 +100,10 @@ struct conn {
 struct load {
     struct sockaddr_in address;
     int epoll_fd;
-    bool new_each; /* a new connection for each request */
-    bool vary;     /* no two requests alike */
+    bool new_each;     /* a new connection for each request */
+    bool vary;         /* no two requests alike */
+    long message_size; /* of WebSockets; -1: it is HTTP */
+    char handshake[HEAD_SIZE];
     char request[HEAD_SIZE + BODY_SIZE_MAX];
     size_t request_length;
     char *counter;      /* in request */
@@ -158,6 +169,20 @@ static enum verdict look(struct conn *conn)
     return VERDICT_TO_END;
 }
 
+/* The same of a WebSocket's message, in one frame. */
+static enum verdict look_at_frame(const struct load *load, const struct conn *conn)
+{
+    const unsigned char *p = (const unsigned char *)conn->buffer;
+    size_t wanted = (size_t)load->message_size, head = wanted < 126 ? 2 : 4;
+
+    if (conn->have < head)
+        return VERDICT_MORE;
+    size_t size = head == 2 ? p[1] : (size_t)(p[2] << 8 | p[3]);
+    if (p[0] != 0x81 || size != wanted || conn->have > head + wanted)
+        return VERDICT_BAD;
+    return conn->have == head + wanted ? VERDICT_WHOLE : VERDICT_MORE;
+}
+
 static void watch(struct load *load, struct conn *conn, uint32_t events, int operation)
 {
     struct epoll_event event = {.events = events, .data = {.ptr = conn}};
@@ -207,6 +232,25 @@ static bool ask(struct load *load, struct conn *conn)
     return true;
 }
 
+/* Waits for it, before the clock starts. */
+static bool shake_hands(const struct load *load, struct conn *conn)
+{
+    struct timeval limit = {.tv_sec = HANDSHAKE_TIMEOUT_S};
+    size_t length = strlen(load->handshake);
+
+    if (setsockopt(conn->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) != 0 ||
+        send(conn->fd, load->handshake, length, MSG_NOSIGNAL) != (ssize_t)length)
+        return false;
+    conn->have = 0;
+    while (!memmem(conn->buffer, conn->have, "\r\n\r\n", 4)) {
+        ssize_t got = recv(conn->fd, conn->buffer + conn->have, BUFFER_SIZE - conn->have, 0);
+        if (got <= 0)
+            return false;
+        conn->have += (size_t)got;
+    }
+    return memcmp(conn->buffer, "HTTP/1.1 101", 12) == 0;
+}
+
 static bool connect_conn(struct load *load, struct conn *conn)
 {
     int one = 1;
@@ -214,7 +258,8 @@ static bool connect_conn(struct load *load, struct conn *conn)
     conn->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (conn->fd < 0 ||
         connect(conn->fd, (struct sockaddr *)&load->address, sizeof load->address) != 0 ||
-        setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+        setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
+        (load->message_size >= 0 && !shake_hands(load, conn)))
         return false;
     watch(load, conn, EPOLLIN, EPOLL_CTL_ADD);
     return true;
@@ -269,7 +314,7 @@ static void readable(struct load *load, struct conn *conn)
         return;
     }
     conn->have += (size_t)got;
-    switch (look(conn)) {
+    switch (load->message_size >= 0 ? look_at_frame(load, conn) : look(conn)) {
     case VERDICT_WHOLE:
         /* Some servers end the connection after a number of requests, and say so. */
         if (!load->new_each && memmem(conn->buffer, conn->have, "onnection: close", 16)) {
@@ -346,8 +391,8 @@ static long number(const char *text, long min, long max, const char *what)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: load [-n] [-v] [-b] [-l] [-d SIZE] [-p PATH] PORT CONNECTIONS"
-                    " REQUESTS [TIMEOUT_S]\n");
+    fprintf(stderr, "usage: load [-n] [-v] [-b] [-l] [-d SIZE] [-w SIZE] [-p PATH] PORT"
+                    " CONNECTIONS REQUESTS [TIMEOUT_S]\n");
     exit(2);
 }
 
@@ -382,13 +427,34 @@ static void make_request(struct load *load, const struct shape *shape)
     }
 }
 
+/* The handshake, and a request that is a message: its mask is zero, which changes no byte. */
+static void make_message(struct load *load, const char *path)
+{
+    unsigned char *p = (unsigned char *)load->request;
+    size_t size = (size_t)load->message_size, head = size < 126 ? 2 : 4;
+    int length = snprintf(load->handshake, sizeof load->handshake, handshake_format, path);
+
+    if (length < 0 || length >= (int)sizeof load->handshake)
+        usage();
+    p[0] = 0x81;
+    p[1] = (unsigned char)(0x80 | (size < 126 ? size : 126));
+    if (head == 4) {
+        p[2] = (unsigned char)(size >> 8);
+        p[3] = (unsigned char)size;
+    }
+    memset(p + head, 0, 4);
+    memset(p + head + 4, 'x', size);
+    load->request_length = head + 4 + size;
+}
+
 /* Reads the command line; returns the time-out in seconds. */
 static long set_up(struct load *load, int argc, char **argv)
 {
     struct shape shape = {.path = "/", .body_size = -1};
     bool latencies = false;
 
-    for (int option; (option = getopt(argc, argv, "nvbld:p:")) != -1;) {
+    load->message_size = -1;
+    for (int option; (option = getopt(argc, argv, "nvbld:w:p:")) != -1;) {
         if (option == 'n')
             load->new_each = true;
         else if (option == 'v')
@@ -399,6 +465,8 @@ static long set_up(struct load *load, int argc, char **argv)
             latencies = true;
         else if (option == 'd')
             shape.body_size = number(optarg, 0, BODY_SIZE_MAX, "SIZE");
+        else if (option == 'w')
+            load->message_size = number(optarg, 0, BODY_SIZE_MAX, "SIZE");
         else if (option == 'p')
             shape.path = optarg;
         else
@@ -415,6 +483,8 @@ static long set_up(struct load *load, int argc, char **argv)
     load->wanted = number(argv[2], 1, REQUESTS_MAX, "REQUESTS");
     make_request(load, &shape);
     load->counter = strstr(load->request, counter_before) + sizeof counter_before - 1;
+    if (load->message_size >= 0)
+        make_message(load, shape.path);
     load->conns = calloc((size_t)load->conn_count, sizeof *load->conns);
     if (latencies)
         load->latencies_s = calloc((size_t)load->wanted, sizeof *load->latencies_s);

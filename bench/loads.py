@@ -88,4 +88,10 @@ def echo(server: Server, requests: int) -> dict[str, float]:
     return load(server, requests, "-d", "10000", "-p", "/echo")
 
 
-LOADS = {"keep_alive": keep_alive, "varied": varied, "browser": browser, "new": ab, "echo": echo}
+def websocket(server: Server, requests: int) -> dict[str, float]:
+    """Messages of 100 bytes over WebSockets, which come back."""
+    return load(server, requests, "-w", "100")
+
+
+LOADS = {"keep_alive": keep_alive, "varied": varied, "browser": browser, "new": ab}
+LOADS |= {"echo": echo, "websocket": websocket}

@@ -47,9 +47,19 @@ ASGI = (
     ("echo_instructions", "echo instr"),
     ("echo_cpu_us", "echo CPU us"),
     ("echo_rps", "echo req/s"),
+    ("websocket_instructions", "ws instr"),
+    ("websocket_cpu_us", "ws CPU us"),
+    ("websocket_rps", "ws msg/s"),
     ("asleep_cpu_us", "asleep us"),
     ("asleep_rps", "asleep req/s"),
     ("asleep_p99_ms", "p99 ms"),
+)
+EVENTS = (
+    ("events_kb", "kB a stream"),
+    ("events_cpu_us", "CPU us"),
+    ("events_p50_ms", "p50 ms late"),
+    ("events_p99_ms", "p99 ms late"),
+    ("events_errors", "errors"),
 )
 MEMORY = (
     ("idle_kb", "idle kB"),
@@ -84,7 +94,13 @@ TABLES = (
     (("instructions", "hello"), "Hello world, a request", HELLO),
     (("pair",), "The two example programs, ab -n 10000 -c 100, a request", PAIR),
     (("waiting",), "1,000 requests at once that sleep 0.1 s; 50 at once, 20 times 1 ms", WAITING),
-    (("asgi",), "ASGI: hello world, echo of 10 kB, 1,000 in asyncio.sleep(0.1); Starlette", ASGI),
+    (
+        ("asgi",),
+        "ASGI: hello world, echo of 10 kB, WebSocket echo of 100 bytes,"
+        " 1,000 in asyncio.sleep(0.1); Starlette",
+        ASGI,
+    ),
+    (("events",), "10,000 open streams of events: memory each, an event's CPU", EVENTS),
     (("memory",), "10,000 connections: idle; waiting, each above an idle one", MEMORY),
     (("patching",), "Redirecting the calls of libraries", PATCHING),
     (("loops",), "Event loops: user instructions a call, or an echo of 1 kB, both ends", LOOPS),
@@ -119,7 +135,7 @@ def report(book: Book, facts: Facts) -> str:
     lines = []
     for wanted, title, columns in TABLES:
         if parts & set(wanted):
-            lines += ["", title, *table(book, columns, "asgi" in wanted)]
+            lines += ["", title, *table(book, columns, bool({"asgi", "events"} & set(wanted)))]
     lines += ["", *(verdict["line"] for verdict in verdicts(book, parts))]
     if facts.left_out or book.failed:
         lines += ["", "Left out:"]

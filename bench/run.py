@@ -11,6 +11,7 @@ The parts, in the order in which they are taken:
   patching      redirecting the calls of libraries
   loops         user instructions an operation of asyncio event loops
   asgi          ASGI: hello world, 10 kB echo, Starlette's JSON, 1,000 requests asleep, all servers
+  events        10,000 streams of events (SSE) open to one process, all servers of ASGI
   peers         user instructions of the other servers
 
 Every load is bounded in count and in time, and goes to 127.0.0.1 only. No part begins after
@@ -28,6 +29,7 @@ from collections.abc import Callable
 
 import loops
 import report
+from events import events
 from machine import Others, take_precedence
 from measure import (
     Book,
@@ -53,6 +55,7 @@ PARTS = (
     "patching",
     "loops",
     "asgi",
+    "events",
     "peers",
 )
 MEMORY_COUNT = 10_000
@@ -145,11 +148,20 @@ class Run:
 
     def asgi(self) -> None:
         hello, starlette = self.rows("asgi"), self.rows("starlette")
-        for which, rows in (("keep_alive", hello), ("echo", hello), ("keep_alive", starlette)):
+        kinds = ("keep_alive", hello), ("echo", hello), ("websocket", hello)
+        for which, rows in (*kinds, ("keep_alive", starlette)):
             for row in rows:
                 self.job(f"instructions, {which}, {row.name}", instructions, row, which, self.sizes)
             self.job(f"asgi, {which}", hello_cpu, rows, which, self.sizes)
         self.job("asgi, asleep", sleeping, hello, self.sizes)
+
+    def events(self) -> None:
+        why = descriptors(MEMORY_COUNT)
+        if why:
+            self.leave_out(f"events: {why}", own=True)
+            return
+        for row in self.rows("asgi"):
+            self.job(f"events, {row.name}", events, row, MEMORY_COUNT)
 
     def all(self) -> None:
         jobs: dict[str, Callable[[], None]] = {
@@ -161,6 +173,7 @@ class Run:
             "patching": self.patching,
             "loops": self.loops,
             "asgi": self.asgi,
+            "events": self.events,
             "peers": lambda: self.instructions(own=False),
         }
         for part in PARTS:

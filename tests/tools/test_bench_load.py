@@ -145,3 +145,35 @@ def test_everything_else_is_an_error(answers: Answers, run: Run, answer: bytes) 
     answers.close = True
     status, said = run()
     assert (status, said["requests"], said["errors"]) == (1, "0", "10")
+
+
+class Messages(Answers):
+    """Takes WebSocket handshakes, and answers each message with the same bytes."""
+
+    def _serve(self, sock: socket.socket, asked: list[bytes]) -> None:
+        with sock, sock.makefile("rb") as file:
+            while file.readline() != b"\r\n":
+                pass
+            sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            while head := file.read(2):
+                size = head[1] - 128
+                if size == 126:
+                    size = int.from_bytes(file.read(2), "big")
+                mask, data = file.read(4), file.read(size)
+                assert mask == bytes(4)
+                asked.append(head[:1] + data)
+                sock.sendall(self.answer)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_websocket_messages(load: Path, size: int) -> None:
+    server = Messages()
+    head = bytes([0x81, size]) if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")
+    good, longer = head + b"x" * size, head[:-1] + bytes([head[-1] + 1]) + b"x" * (size + 1)
+    for answer, errors in ((good, "0"), (b"\x82" + good[1:], "10"), (longer, "10")):
+        server.asked, server.answer = [], answer
+        argv = [load, "-w", str(size), str(server.port), "2", "10", "10"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        assert f"errors={errors} " in done.stdout
+        assert requests_of(server) == [b"\x81" + b"x" * size] * 10
+    server.listener.close()
