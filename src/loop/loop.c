@@ -21,6 +21,7 @@ struct pn_loop *pn_loop_create(struct pn_poller *poller)
     loop->poller = poller;
     loop->now_ns = poller->now_ns(poller);
     loop->look_in = loop->look_pause = LOOK_PAUSE_MIN;
+    pn_list_init(&loop->line);
     pn_list_init(&loop->fired);
     pn_list_init(&loop->tasks);
     pn_list_init(&loop->tasks_now);
@@ -37,7 +38,7 @@ void pn_loop_destroy(struct pn_loop *loop)
     while (pn__closing_step(loop))
         ;
     PN_ASSERT(loop->watches == 0);
-    PN_ASSERT(loop->heap_count == 0);
+    PN_ASSERT(loop->heap_count == 0 && loop->line_count == 0);
     PN_ASSERT(pn_list_empty(&loop->fired));
     PN_ASSERT(pn_list_empty(&loop->tasks) && pn_list_empty(&loop->tasks_now));
     PN_ASSERT(pn_list_empty(&loop->flushes) && pn_list_empty(&loop->flushes_now));

@@ -171,11 +171,13 @@ void pn_loop_fds_check(struct pn_loop *loop, int first, int step);
 
 /* --- Time ------------------------------------------------------------------------------------- */
 
-/* A point in time, in a heap. Equal deadlines fire in the order in which they were set. */
+/* A point in time. Equal deadlines fire in the order in which they were set. One that is due after all that were set
+ * before it, as the next of many waits of one length is, costs a few instructions; others stand in a heap. */
 struct pn_timer {
     int64_t deadline_ns;
     uint64_t sequence;
-    size_t heap_pos; /* 0: not set */
+    size_t heap_pos;     /* 0: not set */
+    struct pn_list node; /* while it doesn't stand in the heap */
     void (*fire)(struct pn_timer *timer);
 };
 
@@ -196,6 +198,9 @@ void pn_timer_cancel(struct pn_loop *loop, struct pn_timer *timer);
 int64_t pn_loop_next_deadline_ns(const struct pn_loop *loop);
 /* The timer that has it, NULL without one: for whoever goes on with what it stands for, or fetches it. */
 struct pn_timer *pn_loop_next_timer(const struct pn_loop *loop);
+/* The one that comes after TIMER (NULL: the first of them) among those that don't stand in the heap, whose deadlines
+ * may lie between; NULL when there is none, or TIMER is one of those. */
+struct pn_timer *pn_loop_timer_after(const struct pn_loop *loop, const struct pn_timer *timer);
 /* No more timers in this turn: a look for events comes first. */
 void pn_loop_rest_timers(struct pn_loop *loop);
 

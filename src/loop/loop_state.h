@@ -29,6 +29,9 @@ enum pn__turn_phase {
 /* A deadline that has passed for certain: wait looks only, and reads no clock for it. */
 #define PN__LOOK_NS INT64_MIN
 
+/* heap_pos of a timer that stands in the line. */
+#define PN__TIMER_IN_LINE SIZE_MAX
+
 /* One descriptor. The watches on it form a ring without a head, so that the table may move. */
 struct pn__fd {
     struct pn_watch *first;
@@ -68,6 +71,8 @@ struct pn_loop {
     struct pn__heap_slot *heap;
     size_t heap_count;
     size_t heap_capacity;
+    struct pn_list line; /* of timers, by deadline */
+    size_t line_count;
     uint64_t timer_sequence;
 
     struct pn_list fired; /* watches that are off; events holds what to call them with */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The timer heap against a sorted list, and the order of equals. */
+/* Timers against a sorted list, the order of equals, and those that stand in the line. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,7 +72,7 @@ static struct probe *model_first(void)
     return first;
 }
 
-static void heap_against_a_sorted_model(void **state)
+static void timers_against_a_sorted_model(void **state)
 {
     (void)state;
     uint64_t order = 0;
@@ -121,6 +121,43 @@ static void equals_fire_in_the_order_of_setting(void **state)
             pn_loop_step(loop);
         assert_ptr_equal(last_fired, &probes[i % 10]);
     }
+}
+
+/* How many stand in the line, which is sorted. */
+static int line_length(void)
+{
+    struct pn_timer *before = NULL, *timer;
+    int n = 0;
+    for (; (timer = pn_loop_timer_after(loop, before)); before = timer, n++)
+        assert_true(!before || before->deadline_ns <= timer->deadline_ns);
+    return n;
+}
+
+static void waits_of_one_length_stand_in_the_line(void **state)
+{
+    (void)state;
+    int64_t now = sim_now_ns(sim);
+    assert_null(pn_loop_timer_after(loop, NULL));
+    assert_int_equal(pn_timer_set(loop, &probes[0].timer, PN_NEVER_NS), 0);
+    assert_int_equal(line_length(), 0);
+    assert_null(pn_loop_timer_after(loop, &probes[0].timer));
+    for (int i = 1; i <= 3; i++) /* long ones: not for long */
+        assert_int_equal(pn_timer_set(loop, &probes[i].timer, now + 1000), 0);
+    for (int i = 10; i < 20; i++)
+        assert_int_equal(pn_timer_set(loop, &probes[i].timer, now + 100 + i), 0);
+    assert_int_equal(line_length(), 10);
+    assert_ptr_equal(pn_loop_timer_after(loop, NULL), &probes[10].timer);
+    assert_ptr_equal(pn_loop_timer_after(loop, &probes[18].timer), &probes[19].timer);
+    pn_timer_cancel(loop, &probes[12].timer);
+    assert_int_equal(pn_timer_set(loop, &probes[10].timer, now + 200), 0); /* now the last */
+    assert_int_equal(line_length(), 9);
+    assert_ptr_equal(pn_loop_timer_after(loop, &probes[11].timer), &probes[13].timer);
+    assert_ptr_equal(pn_loop_timer_after(loop, &probes[19].timer), &probes[10].timer);
+    assert_null(pn_loop_timer_after(loop, &probes[10].timer));
+    /* Due before more of them than go to the heap for one. */
+    assert_int_equal(pn_timer_set(loop, &probes[30].timer, now + 1), 0);
+    assert_int_equal(line_length(), 5);
+    assert_ptr_equal(pn_loop_next_timer(loop), &probes[30].timer);
 }
 
 static void never_and_the_past(void **state)
@@ -187,8 +224,11 @@ static void no_memory_changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(heap_against_a_sorted_model), TEST(equals_fire_in_the_order_of_setting),
-        TEST(never_and_the_past),          TEST(one_that_sets_itself_again_starves_nobody),
+        TEST(timers_against_a_sorted_model),
+        TEST(equals_fire_in_the_order_of_setting),
+        TEST(waits_of_one_length_stand_in_the_line),
+        TEST(never_and_the_past),
+        TEST(one_that_sets_itself_again_starves_nobody),
         TEST(no_memory_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
