@@ -77,6 +77,11 @@ void *pn_try_realloc(void *p, size_t n)
     return must_fail() ? NULL : realloc(p, n);
 }
 
+void *pn_try_malloc_lines(size_t n)
+{
+    return must_fail() ? NULL : aligned_alloc(64, (n + 63) & ~(size_t)63);
+}
+
 unsigned long pn_mem_fail_at(unsigned long nth, bool forever)
 {
     unsigned long counted = atomic_exchange(&fail_count, 0);

@@ -17,6 +17,8 @@ char *pn_xstrndup(const char *s, size_t n);
 /* NULL when memory is out or a test said so. Freed with free(). */
 void *pn_try_malloc(size_t n) PN_MUST_CHECK;
 void *pn_try_realloc(void *p, size_t n) PN_MUST_CHECK;
+/* The same, beginning with a cache line. */
+void *pn_try_malloc_lines(size_t n) PN_MUST_CHECK;
 
 /* Tests only: the NTH pn_try_* call from now on (1 = the next) fails, and all after it when
  * FOREVER; 0 switches it off. Returns how many calls were counted since the last setting. */

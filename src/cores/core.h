@@ -58,6 +58,10 @@ struct pn_core_host {
     /* A fiber goes on after a switch, detached: CPython's thread-specific keys follow the state here
      * (findings-2, first correction). Called before the waiting call returns. */
     void (*resumed)(void *ctx, void *state);
+    /* A fiber's sleep will be over soon, and of what it goes on with nothing is in the near caches: asks for some of
+     * it (pn_prefetch), and no more. Called up to three times, with some other fiber's work in between, STEP 1 first: what
+     * was asked for in one step may be read in the next. REQUEST is pn_core_request's, or NULL. Owner. */
+    void (*fetch)(void *ctx, const void *state, const void *request, unsigned step);
     /* Raises the server's own exception in the core at its next bytecode. Called from the watchdog's
      * thread, which has no state: it may block there for the GIL. The host says pn_core_cut_seen when it comes out. */
     void (*raise)(void *ctx, void *state);

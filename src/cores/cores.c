@@ -27,7 +27,7 @@ static struct pn_core *core_alloc(struct pn_cores *cores)
     unsigned n = atomic_load_explicit(&cores->all_count, memory_order_relaxed);
     if (n == cores->all_max)
         return NULL;
-    struct pn_core *core = pn_try_malloc(sizeof(*core));
+    struct pn_core *core = pn_try_malloc_lines(sizeof(*core));
     if (!core)
         return NULL;
     memset(core, 0, sizeof(*core));

@@ -5,6 +5,14 @@
 
 #include "gateway/internal.h"
 
+/* What a waiting request goes on with, in bytes, where it is not a whole object. */
+enum {
+    REQUEST_FETCHED = offsetof(struct pn__request, answer.inline_fields) + 128,
+    HELD_FETCHED = 64,
+    START_RESPONSE_FETCHED = 64,
+    ENVIRON_FETCHED = 768,
+};
+
 /* NULL is home's. */
 static struct pn__state *state_of(struct pn_gateway *gw, void *state)
 {
@@ -81,6 +89,36 @@ static bool attached(void *ctx, void *state)
 static void resumed(void *ctx, void *state)
 {
     pn_pycompat_state_resumed(state_of(ctx, state)->ts);
+}
+
+/* Pointers are followed into what the step before has asked for. */
+static void fetch(void *ctx, const void *state, const void *request, unsigned step)
+{
+    const struct pn__state *s = state_of(ctx, (void *)state);
+    const struct pn__request *r = request;
+    switch (step) {
+    case 1:
+        pn_prefetch(s, sizeof *s);
+        pn_prefetch(r, REQUEST_FETCHED);
+        if (r)
+            pn_prefetch(r->answer.inline_held, HELD_FETCHED);
+        break;
+    case 2:
+        pn_prefetch(s->ts, sizeof *s->ts);
+        if (r) {
+            pn_prefetch(r->x, PN_EXCHANGE_FETCHED);
+            pn_prefetch(r->environ, sizeof(PyDictObject));
+            pn_prefetch(r->start_response, START_RESPONSE_FETCHED);
+        }
+        break;
+    default:
+        pn_pycompat_fetch_frames(s->ts);
+        if (r) {
+            pn_exchange_fetch(r->x);
+            if (r->environ)
+                pn_prefetch(((PyDictObject *)r->environ)->ma_keys, ENVIRON_FETCHED);
+        }
+    }
 }
 
 /* A visitor: takes the GIL with a state that is nobody's. The calling thread may be a core, whose own
@@ -164,6 +202,7 @@ void pn__host_init(struct pn_gateway *gw)
         .detach = detach,
         .attached = attached,
         .resumed = resumed,
+        .fetch = fetch,
         .raise = raise_in,
         .unraise = unraise,
         .stalled = pn__host_stalled,

@@ -246,6 +246,7 @@ struct pn__request {
     int64_t sent_size; /* body bytes that the wire took */
     int ready_fd;      /* of the last uwsgi.wait_fd_*; -1: timed out */
     uint64_t id;
+    PyObject *environ;        /* borrowed of its frame until that drops it; may be NULL */
     PyObject *start_response; /* owned */
     PyObject *input;          /* owned; NULL without a body */
     struct pn_bytes errors_line;

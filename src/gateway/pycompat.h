@@ -66,6 +66,13 @@ static inline int pn_pycompat_get_optional_attr(PyObject *o, PyObject *name, PyO
 int pn_pycompat_server_attach(PyObject *server, PyObject *transport);
 int pn_pycompat_server_detach(PyObject *server, PyObject *transport);
 
+/* Asks for the memory of the innermost frames of TS, which is near (pn_prefetch). */
+static inline void pn_pycompat_fetch_frames(const PyThreadState *ts)
+{
+    enum { FRAMES_FETCHED = 320 };
+    pn_prefetch((const char *)ts->datastack_top - FRAMES_FETCHED, FRAMES_FETCHED + 64);
+}
+
 /* The current exception, normalised, taken off the thread state: a new reference, or NULL. */
 PyObject *pn_pycompat_take_exception(void);
 /* Puts it back; steals EXC. */

@@ -102,6 +102,7 @@ static void serve(struct pn__request *r, PyObject *env, PyObject *context)
         deliver(r, result);
     }
     Py_XDECREF(result);
+    r->environ = NULL;
     Py_DECREF(env);
     if (pn_unlikely(PyContext_Exit(context) < 0))
         pn__log_exception(gw, r, "the application left another context behind");
@@ -128,6 +129,7 @@ static void run(struct pn__request *r)
     pn_core_set_request(core, r);
     int gc = pn_pycompat_hold_gc();
     PyObject *env = pn__environ_build(r);
+    r->environ = env;
     if (pn_likely(env))
         context = PyContext_Copy(gw->base_context);
     if (pn_likely(context))
@@ -185,6 +187,7 @@ static void init_request(struct pn__request *r, struct pn_gateway *gw, struct pn
     r->ws = NULL;
     r->sent_size = 0;
     r->ready_fd = -1;
+    r->environ = NULL;
     r->start_response = NULL;
     r->input = NULL;
     pn_bytes_init(&r->errors_line);

@@ -135,7 +135,8 @@ struct pn_wire_ops {
     void (*cancel)(struct pn_exchange *x, enum pn_cancel why);
     int (*wait_fd)(struct pn_exchange *x);
     int (*keep)(struct pn_exchange *x);
-    void (*release)(struct pn_exchange *x); /* the last pin has gone */
+    void (*fetch)(const struct pn_exchange *x); /* may be NULL */
+    void (*release)(struct pn_exchange *x);     /* the last pin has gone */
 };
 
 enum { PN_EXCHANGE_HEADERS_INLINE = 24 };
@@ -311,6 +312,15 @@ static inline int pn_exchange_keep(struct pn_exchange *x)
 {
     return x->ops->keep(x);
 }
+
+/* X's request has waited and will soon go on: asks for the memory that it goes on with (pn_prefetch), and no more.
+ * Reads the first PN_EXCHANGE_FETCHED bytes of X. */
+static inline void pn_exchange_fetch(const struct pn_exchange *x)
+{
+    if (x->ops->fetch)
+        x->ops->fetch(x);
+}
+#define PN_EXCHANGE_FETCHED offsetof(struct pn_exchange, headers_inline)
 
 /* A short plain answer with a standard text body, for errors: head, write and end. CLOSE: the
  * connection ends with it. 0 or the first error. */

@@ -26,6 +26,7 @@ const struct pn_wire_ops pn__h1_ops = {
     .cancel = pn__h1_cancel,
     .wait_fd = pn__h1_wait_fd,
     .keep = pn__h1_keep,
+    .fetch = pn__h1_fetch,
     .release = pn__h1_release,
 };
 

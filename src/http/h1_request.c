@@ -13,6 +13,9 @@
 /* The text of an exchange whose head could not be saved: every span of it is empty. */
 static char no_text[1];
 
+/* Of a head that is still to be formatted. */
+enum { HEAD_FETCHED = 192 };
+
 /* --- the exchange ----------------------------------------------------------------------------------- */
 
 static void set_head(struct pn__h1_exchange *hx, const struct pn_h1_head *head)
@@ -169,6 +172,15 @@ void pn__h1_leave_text(struct pn__h1_exchange *hx)
 {
     if (!hx->text && (hx->hc->c.dead || pn__h1_own_text(hx) < 0))
         forget_text(hx);
+}
+
+void pn__h1_fetch(const struct pn_exchange *x)
+{
+    const struct pn__h1_exchange *hx = (const struct pn__h1_exchange *)x;
+    const struct pn__h1_conn *hc = pn_container_of(x->peer, const struct pn__h1_conn, peer);
+    pn_prefetch(&hx->hc, offsetof(struct pn__h1_exchange, held) + HEAD_FETCHED -
+                             offsetof(struct pn__h1_exchange, hc));
+    pn_prefetch(hc, offsetof(struct pn__h1_conn, peer));
 }
 
 int pn__h1_keep(struct pn_exchange *x)

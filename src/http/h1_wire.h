@@ -272,6 +272,7 @@ void pn__h1_consume_request(struct pn__h1_exchange *hx);
 enum pn_body pn__h1_body_peek(struct pn_exchange *x, struct pn_str *view);
 void pn__h1_body_consume(struct pn_exchange *x, size_t n);
 int pn__h1_keep(struct pn_exchange *x);
+void pn__h1_fetch(const struct pn_exchange *x);
 void pn__h1_release(struct pn_exchange *x);
 
 /* --- h1_head.c --- */

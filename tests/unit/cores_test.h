@@ -43,6 +43,7 @@ struct fake_state {
     atomic_int stalled;
     int unraised;
     int resumed;
+    unsigned fetched; /* bits by step, since it resumed last */
 };
 
 struct fake_python {
@@ -145,6 +146,18 @@ static void fake_resumed(void *ctx, void *state)
     MUST(pn_core_state(pn_core_self()) == state);
     MUST(!fake_attached(ctx, state));
     st->resumed++;
+}
+
+/* Of one that waits, and a step at a time. */
+static void fake_fetch(void *ctx, const void *state, const void *request, unsigned step)
+{
+    struct fake_state *st = (struct fake_state *)state;
+    struct pn_core *self = pn_core_self();
+    (void)ctx;
+    MUST(pn_core_owns_loop(self) && st->core != self);
+    MUST(request == pn_core_request(st->core));
+    MUST(step >= 1 && step <= 3);
+    st->fetched |= 1u << step;
 }
 
 static void fake_raise(void *ctx, void *state)
@@ -310,6 +323,7 @@ static void server_make(struct server *s, enum pn_carrier carrier,
         .detach = fake_detach,
         .attached = fake_attached,
         .resumed = fake_resumed,
+        .fetch = fake_fetch,
         .raise = fake_raise,
         .unraise = fake_unraise,
         .stalled = fake_stalled,

@@ -122,6 +122,45 @@ static void test_identity(void **state)
     server_free(&s);
 }
 
+enum { FETCHED_COUNT = 8 };
+
+static void app_is_fetched(struct request *r)
+{
+    struct fake_state *st = pn_core_state(pn_core_self());
+    int64_t until_ns = (int64_t)r->span_ns + r->index;
+    st->fetched = 0;
+    r->flag = pn_clock_mono_ns() < r->span_ns;
+    DETACHED(st->core, MUST(pn_core_sleep_until(st->core, until_ns) == PN_WAIT_TIMEOUT));
+    r->result = (int)st->fetched;
+}
+
+/* Whose turn comes later has more asked for. True: all slept before the first woke. */
+static bool sleepers_are_fetched(void)
+{
+    struct server s;
+    bool in_time = true;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, FETCHED_COUNT, app_is_fetched);
+    int64_t until_ns = pn_clock_mono_ns() + 100 * MS;
+    for (int i = 0; i < FETCHED_COUNT; i++)
+        all[i].span_ns = until_ns;
+    assert_int_equal(server_run(&s, FETCHED_COUNT), 0);
+    for (int i = 0; i < FETCHED_COUNT; i++)
+        in_time = in_time && all[i].flag;
+    for (int i = 0; i < FETCHED_COUNT && in_time; i++)
+        assert_int_equal(all[i].result, i == 0 ? 0 : i == 1 ? 8 : i == 2 ? 8 + 4 : 8 + 4 + 2);
+    free(all);
+    server_free(&s);
+    return in_time;
+}
+
+static void test_sleepers_are_fetched(void **state)
+{
+    (void)state;
+    while (!sleepers_are_fetched())
+        ;
+}
+
 /* Two that wake each other in turns must not starve the loop's events. */
 static void app_ping(struct request *r)
 {
@@ -457,6 +496,7 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_stress),
         cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_sleepers_are_fetched),
         cmocka_unit_test(test_ping_pong),
         cmocka_unit_test(test_resumed_once),
         cmocka_unit_test(test_stall_is_reported),
