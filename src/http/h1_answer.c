@@ -83,7 +83,7 @@ int pn__h1_head(struct pn_exchange *x, unsigned status, struct pn_str reason,
     size_t bound = pn__h1_head_bound(reason, fields, count);
     if (pn_unlikely(status < 200 || status > 999 || bound == 0))
         return -EINVAL;
-    if (pn_unlikely(bound > PN__H1_HELD_MAX)) {
+    if (pn_unlikely(bound > hx->held_max)) {
         out = pn_try_malloc(bound);
         if (!out)
             return -ENOMEM;

@@ -82,6 +82,7 @@ static struct pn__h1_exchange *make_exchange(struct pn__h1_conn *hc, const char 
     hx->hc = hc;
     hx->head_len = head_len;
     hx->length = -1;
+    hx->held_max = PN__H1_HELD_MAX;
     memset(&hx->text, 0,
            offsetof(struct pn__h1_exchange, chunk) - offsetof(struct pn__h1_exchange, text));
     pn_conn_pin(&hc->c);
@@ -96,7 +97,7 @@ void pn__h1_release(struct pn_exchange *x)
     PN_BUG_ON(hx->hc->hx == hx);
     if (x->headers != x->headers_inline)
         free(x->headers);
-    if (hx->text && hx->text != no_text)
+    if (pn_unlikely(hx->text_block))
         free(hx->text);
     free(hx->held_big);
     if (hx->decoded.data)
@@ -142,12 +143,24 @@ enum pn__h1_step pn__h1_take_request(struct pn__h1_conn *hc)
 
 /* --- the text's home ----------------------------------------------------------------------------------- */
 
+/* A short one lies behind the answer's head, which most requests have yet to make. */
+static char *text_room(struct pn__h1_exchange *hx)
+{
+    if (pn_unlikely(hx->head_len > PN__H1_TEXT_MAX || hx->framing != PN__H1_FRAMING_NONE)) {
+        char *block = pn_try_malloc(hx->head_len);
+        hx->text_block = block != NULL;
+        return block;
+    }
+    hx->held_max = PN__H1_HELD_MAX - hx->head_len;
+    return hx->held + sizeof hx->held - hx->head_len;
+}
+
 int pn__h1_own_text(struct pn__h1_exchange *hx)
 {
     struct pn_conn *c = &hx->hc->c;
     if (hx->text)
         return 0;
-    char *text = pn_try_malloc(hx->head_len);
+    char *text = text_room(hx);
     if (!text)
         return -ENOMEM;
     memcpy(text, pn_conn_input(c).p, hx->head_len);

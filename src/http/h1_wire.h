@@ -21,9 +21,10 @@
 #include "http/http_date.h"
 
 enum {
-    PN__H1_HELD_MAX = 1024,       /* a longer head gets memory of its own */
-    PN__H1_SLACK = 16,            /* behind texts that are copied sixteen bytes at a time */
-    PN__H1_COPY_MAX = 16384,      /* a body piece up to this is copied behind its head */
+    PN__H1_HELD_MAX = 1024,  /* a longer head gets memory of its own */
+    PN__H1_TEXT_MAX = 512,   /* a longer request head that must be kept gets memory of its own */
+    PN__H1_SLACK = 16,       /* behind texts that are copied sixteen bytes at a time */
+    PN__H1_COPY_MAX = 16384, /* a body piece up to this is copied behind its head */
     PN__H1_DRAIN_MAX = 64 * 1024, /* read from an unwanted body to keep its connection */
     PN__H1_POOL_KEEP = 256,       /* objects that an idle wire holds for reuse */
     PN__H1_SERVER_MAX = 128,      /* value of Server */
@@ -74,6 +75,7 @@ struct pn__h1_exchange {
     /* The request. While TEXT is NULL the head lies at the front of the connection's input, and behind it the
      * whole body, if there is one; with a copy of its own the input begins with what is left of the body. */
     char *text;
+    bool text_block;   /* TEXT is memory of its own */
     uint32_t body_pos; /* TEXT NULL: of the body, taken by the handler */
     bool started;      /* handler->start was called */
     bool body_whole;   /* chunked: the last chunk and the trailers have come */
@@ -99,6 +101,7 @@ struct pn__h1_exchange {
     /* Not set at first. */
     struct pn_h1_chunk chunk; /* CHUNKED only */
     uint32_t held_len;
+    uint32_t held_max; /* bytes of HELD for a head: behind them a short TEXT may lie */
     char held[PN__H1_HELD_MAX + PN__H1_SLACK];
 };
 

@@ -134,6 +134,38 @@ static void start_kept_text(struct h1_fixture *f, struct pn_exchange *x)
         pn_exchange_cancel(x, PN_CANCEL_HANDLER);
 }
 
+/* A kept text that is short lies behind the answer's head, which has as much less room. */
+static void start_long_head(struct h1_fixture *f, struct pn_exchange *x)
+{
+    static char text[1200];
+    const struct pn_field fields[] = {{PN_STR("X-Long"), {text, (size_t)(intptr_t)f->arg}}};
+    memset(text, 'v', sizeof text);
+    assert_int_equal(pn_exchange_keep(x), 0);
+    assert_int_equal(pn_exchange_head(x, 200, PN_STR_NONE, fields, 1, 0, 0), 0);
+    struct pn_str target = pn_exchange_text(x, x->target);
+    assert_memory_equal(target.p, "/kept", target.n);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+}
+
+static void test_kept_text_stays(void **state)
+{
+    struct h1_fixture *f = *state;
+    char request[512];
+    snprintf(request, sizeof request, "GET /kept HTTP/1.1\r\nHost: a\r\nX-Pad: %0300d\r\n\r\n", 0);
+    f->start = start_long_head;
+    for (int n = 1; n < 1200; n++) {
+        f->arg = (void *)(intptr_t)n;
+        struct sim_link *l = h1_fixture_connect(f, request);
+        const char *answer = h1_fixture_answer(f, l);
+        const char *value = strstr(answer, "X-Long: ");
+        assert_non_null(value);
+        assert_int_equal(strspn(value + 8, "v"), n);
+        sim_link_shutdown(l);
+        h1_fixture_run(f);
+        sim_link_free(l);
+    }
+}
+
 static void scenario(struct h1_fixture *f)
 {
     f->start = start_kept_text;
@@ -275,6 +307,7 @@ int main(void)
         h1_test(test_close_all_cancels),
         h1_test(test_upgrade),
         h1_test(test_upgrade_unasked),
+        h1_test(test_kept_text_stays),
         h1_test(test_every_allocation_fails),
         h1_test(test_every_allocation_fails_at_length),
         h1_test(test_many_headers),
