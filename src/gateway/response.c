@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "gateway/internal.h"
 #include "http/http_status.h"
+#include "http/ws_conn.h"
 
 enum { FILE_READ_SIZE = 64 * 1024 };
 
@@ -39,11 +40,11 @@ static int cut(struct pn__request *r)
 static int wait_inline(struct pn__request *r, unsigned why)
 {
     bool reads = why == PN_NOTIFY_BODY;
+    bool keeps = r->ws && reads; /* the client may be silent, but must be there */
     int fd = pn_exchange_wait_fd(r->x);
     int64_t span_ns = reads ? r->gw->body_timeout_ns : r->gw->write_timeout_ns;
-    if (r->ws && reads)
-        span_ns = 0; /* its client may be silent */
-    int64_t deadline_ns = pn_deadline_ns(pn_clock_mono_ns(), span_ns > 0 ? span_ns : -1);
+    int64_t deadline_ns = keeps ? pn_ws_due_ns(r->ws)
+                                : pn_deadline_ns(pn_clock_mono_ns(), span_ns > 0 ? span_ns : -1);
     int signalled = 0;
     if (fd < 0) {
         r->gone = true;
@@ -58,6 +59,8 @@ static int wait_inline(struct pn__request *r, unsigned why)
     pn_core_leave_app(r->core);
     if (signalled < 0)
         return -EINTR;
+    if (rc == PN_WAIT_TIMEOUT && keeps)
+        return 0;
     if (rc == PN_WAIT_TIMEOUT)
         pn_exchange_cancel(r->x, PN_CANCEL_TIMEOUT);
     if (r->x->state == PN_EXCHANGE_CANCELLED || rc < 0) {

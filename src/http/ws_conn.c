@@ -547,6 +547,27 @@ static void on_close_due(struct pn_timeout *timeout)
     leave(ws);
 }
 
+int64_t pn_ws_due_ns(const struct pn_ws *ws)
+{
+    bool set = ws->state == OPEN && pn_list_linked(&ws->timeout.node);
+    return set ? ws->timeout.deadline_ns : PN_NEVER_NS;
+}
+
+bool pn_ws_see_due(struct pn_ws *ws)
+{
+    PN_CHECK_MAGIC(ws, MAGIC);
+    if (pn_ws_due_ns(ws) > pn_loop_now_ns(ws->server->loop))
+        return false;
+    pn_timeout_stop(&ws->timeout);
+    ws->in_call = true; /* the caller looks himself */
+    if (ws->pinged)
+        on_pong_due(&ws->timeout);
+    else
+        on_ping_due(&ws->timeout);
+    ws->in_call = false;
+    return true;
+}
+
 /* --- Opening and closing ------------------------------------------------------------------------- */
 
 /* The first offer of any line that can be agreed on. */

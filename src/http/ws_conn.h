@@ -85,6 +85,11 @@ int pn_ws_send(struct pn_ws *ws, unsigned opcode, const void *data, size_t n);
 bool pn_ws_is_full(const struct pn_ws *ws);
 /* Tries to get rid of what waits: for who has waited for the descriptor himself. */
 void pn_ws_push(struct pn_ws *ws);
+/* For the same: when a ping of an open connection is due, or the answer to one, by the loop's clock; PN_NEVER_NS. */
+int64_t pn_ws_due_ns(const struct pn_ws *ws);
+/* What is due now is done, as the loop would do it: a ping leaves, or the connection is closed. Nothing may be there to be
+ * read. False: nothing was due. */
+bool pn_ws_see_due(struct pn_ws *ws);
 /* Our close, with at most PN_WS_REASON_MAX bytes of reason. Harmless when it is closed already. */
 void pn_ws_close(struct pn_ws *ws, unsigned status, struct pn_str reason);
 /* Neither side has closed it. */

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
 from harness import CARRIERS, SLOW, Server, wait_until
+from test_websocket import Raw
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -162,6 +164,27 @@ def test_errors(server: Server) -> None:
         "uwsgi.websocket_recv_nb: websocket_handshake comes first",
         "unable to complete websocket handshake",
     ]
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_pings(serve: Serve, carrier: str) -> None:
+    pings = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.5")
+    server = serve(*CARRIERS[carrier], *pings, app=APP)
+    if carrier == "inline":
+        server.expect_log(ONE_AT_A_TIME)
+    with Raw(server) as raw:
+        for _ in range(3):
+            first, payload = raw.frame()
+            assert first == 0x89
+            raw.send(0x8A, payload)
+        raw.send(0x81, b"alive")
+        assert raw.frame()[0] in (0x81, 0x89)
+    no_answer = (0x88, struct.pack("!H", 1011) + b"no answer to a ping")
+    with Raw(server) as raw:
+        assert [raw.frame()[0], raw.frame()] == [0x89, no_answer]
+    with Raw(server, "looks") as raw:
+        assert [raw.frame(), raw.frame()[0], raw.frame()] == [(0x81, b"looked"), 0x89, no_answer]
+    said(server, "end ClientDisconnected unable to receive websocket message")
 
 
 @pytest.mark.parametrize("carrier", ["threads", "fibers"])
