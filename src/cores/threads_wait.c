@@ -170,6 +170,8 @@ static enum beside poll_both(struct pn_core *core, int fd, uint32_t events, int6
     struct timespec t;
     pn__baton_move(&cores->baton, core->number, PN__BATON_POLLING);
     pn__blocking_begin(core);
+    if (poller->settle)
+        poller->settle(poller);
     int n = -1;
     if (!pn__cut_is_due(core)) {
         int64_t left = until_ns == PN_NEVER_NS ? 0 : until_ns - pn_clock_mono_ns();

@@ -66,10 +66,17 @@ static bool arrived(struct pn_loop *loop)
            atomic_load(&loop->stopping);
 }
 
+static void turn_over(const struct pn_loop *loop)
+{
+    if (loop->turn_over)
+        loop->turn_over(loop->turn_over_ctx);
+}
+
 bool pn_loop_sleep_begin(struct pn_loop *loop, int64_t *deadline_ns)
 {
     if (pn_loop_has_work(loop))
         return false;
+    turn_over(loop);
     *deadline_ns = loop->sleep_deadline_ns = pn_loop_next_deadline_ns(loop);
     /* A sender publishes and then looks at the flag; here it is the other way round, so that one
      * of the two always sees the other (both orders are sequentially consistent). */
@@ -140,6 +147,7 @@ static void look_was(struct pn_loop *loop, bool good)
 static void end_turn(struct pn_loop *loop)
 {
     int n = 0;
+    turn_over(loop);
     bool has_work = pn_loop_has_work(loop);
     if (has_work || worth_a_look(loop)) {
         loop->looks++;
@@ -267,6 +275,12 @@ bool pn_loop_stopping(const struct pn_loop *loop)
 void pn_loop_set_sleep_hooks(struct pn_loop *loop, const struct pn_sleep_hooks *hooks)
 {
     loop->hooks = hooks ? *hooks : (struct pn_sleep_hooks){0};
+}
+
+void pn_loop_set_turn_over(struct pn_loop *loop, void (*fn)(void *ctx), void *ctx)
+{
+    loop->turn_over = fn;
+    loop->turn_over_ctx = ctx;
 }
 
 void pn_loop_set_phase(struct pn_loop *loop, enum pn_phase phase, const struct pn_phase_handler *h)

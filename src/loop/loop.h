@@ -35,6 +35,8 @@ struct pn_poller {
     /* Waits until DEADLINE_NS of now_ns (PN_NEVER_NS: for ever; the past: looks only). Returns the
      * number of events, 0 on time-out, a wake or a signal. */
     int (*wait)(struct pn_poller *poller, struct epoll_event *events, int max, int64_t deadline_ns);
+    /* What wait does before it waits: for who polls FD instead. May be NULL. */
+    void (*settle)(struct pn_poller *poller);
     /* Any thread, also a signal handler (async-signal-safe): ends a wait now or the next one. */
     void (*wake)(struct pn_poller *poller);
     /* The descriptor whose readability means "wait would return", for poll(2) beside another one;
@@ -77,6 +79,11 @@ struct pn_sleep_hooks {
     void *ctx;
 };
 void pn_loop_set_sleep_hooks(struct pn_loop *loop, const struct pn_sleep_hooks *hooks);
+
+/* FN is called by the owner when a turn is over, and when the loop will sleep, also beside a core's own wait: plain
+ * C, attached or not, that touches neither Python nor the loop. Nothing waits for it: what is left for it is
+ * not work that the loop has. NULL takes it off. */
+void pn_loop_set_turn_over(struct pn_loop *loop, void (*fn)(void *ctx), void *ctx);
 
 /* Monotonic time as of the last wait or pn_loop_update_now: what deadlines are computed from. */
 int64_t pn_loop_now_ns(const struct pn_loop *loop);

@@ -85,6 +85,8 @@ struct pn_loop {
 
     struct pn_phase_handler handlers[PN_PHASE_HANDLERS];
     struct pn_sleep_hooks hooks;
+    void (*turn_over)(void *ctx);
+    void *turn_over_ctx;
     struct pn_loop_stats stats; /* but wakes */
 
     /* Any thread, and signal handlers. */

@@ -42,13 +42,19 @@ static int flush_remove(struct pn_poller *poller, int fd)
     return inner->remove(inner, fd);
 }
 
-static int flush_wait(struct pn_poller *poller, struct epoll_event *events, int max,
-                      int64_t deadline_ns)
+static void flush_logs(struct pn_poller *poller)
 {
     struct flush_poller *f = outer(poller);
     pn_log_flush(f->log);
     if (f->out)
         pn_log_flush(f->out);
+}
+
+static int flush_wait(struct pn_poller *poller, struct epoll_event *events, int max,
+                      int64_t deadline_ns)
+{
+    struct flush_poller *f = outer(poller);
+    flush_logs(poller);
     return f->inner->wait(f->inner, events, max, deadline_ns);
 }
 
@@ -89,6 +95,7 @@ struct pn_poller *pn__flush_poller_create(struct pn_poller *inner, struct pn_log
                 .modify = flush_modify,
                 .remove = flush_remove,
                 .wait = flush_wait,
+                .settle = flush_logs,
                 .wake = flush_wake,
                 .fd = flush_fd,
                 .destroy = flush_destroy,

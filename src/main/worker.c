@@ -35,10 +35,14 @@ static void publish(struct pn__worker *w)
     pn_board_publish(w->config->board, w->config->slot, &figures);
 }
 
-/* At the end of a turn in which something came in. */
-static void run_turn_end(struct pn_task *task)
+/* At the end of a turn, and before a request sleeps with the loop: so not by a task, for which such a one would have to
+ * give the loop away. */
+static void turn_over(void *ctx)
 {
-    struct pn__worker *w = pn_container_of(task, struct pn__worker, turn_end);
+    struct pn__worker *w = ctx;
+    if (!w->came_in)
+        return;
+    w->came_in = false;
     publish(w);
     /* A request may have loaded a library whose waits nobody has redirected yet. */
     if (w->config->forks->redirected)
@@ -51,8 +55,7 @@ static void run_turn_end(struct pn_task *task)
 static void start_request(struct pn_handler *handler, struct pn_exchange *x)
 {
     struct pn__worker *w = pn_container_of(handler, struct pn__worker, handler);
-    if (!pn_list_linked(&w->turn_end.node))
-        pn_task_post_flush(w->loop, &w->turn_end);
+    w->came_in = true;
     /* A blocking worker finds its deadline between two of the clients that wait for it. */
     if (pn_unlikely(pn__stop_guard_is_last()))
         pn_exchange_answer_status(x, 503, true);
@@ -70,8 +73,7 @@ static void peer_gone(struct pn_handler *handler, struct pn_peer *peer)
 static void on_accept(void *ctx, const struct pn_accepted *accepted)
 {
     struct pn__worker *w = ctx;
-    if (!pn_list_linked(&w->turn_end.node))
-        pn_task_post_flush(w->loop, &w->turn_end);
+    w->came_in = true;
     pn_h1_accept(w->h1, accepted);
 }
 
@@ -171,6 +173,7 @@ static int make_http(struct pn__worker *w)
     w->next = pn_gateway_handler(w->config->gateway);
     w->handler = (struct pn_handler){.start = start_request, .peer_gone = peer_gone};
     w->h1 = pn_h1_create(w->net, &config, &w->handler);
+    pn_loop_set_turn_over(w->loop, turn_over, w);
     return PN_EXIT_OK;
 }
 
@@ -249,6 +252,7 @@ static void take_down(struct pn__worker *w)
     if (w->loop)
         pn__worker_unwatch_signals(w);
     if (w->h1) {
+        pn_loop_set_turn_over(w->loop, NULL, NULL);
         publish(w);
         pn_h1_close_all(w->h1);
     }
@@ -262,7 +266,6 @@ static void take_down(struct pn__worker *w)
         pn_h1_destroy(w->h1);
         pn_net_destroy(w->net);
     }
-    pn_task_cancel(&w->turn_end);
     if (w->config->forks->redirected)
         pn_wait_uninstall();
     w->config->forks->redirected = false;
@@ -291,7 +294,6 @@ static void say_the_end(const struct pn__worker *w)
 int pn__worker_run(const struct pn__worker_config *config)
 {
     struct pn__worker w = {.config = config};
-    pn_task_init(&w.turn_end, run_turn_end);
     pn_board_start(config->board, config->slot, (int)getpid(), pn_clock_mono_ns());
     int status = build(&w);
     if (status == PN_EXIT_OK) {

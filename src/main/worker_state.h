@@ -24,7 +24,7 @@ struct pn__worker {
     struct pn_access_log access_log;
     struct pn_handler handler; /* the first in the chain */
     struct pn_handler *next;   /* the gateway's */
-    struct pn_task turn_end;   /* publishes the figures of a turn */
+    bool came_in;              /* something, in this turn */
     bool gateway_started;
     bool calls_begun;
     enum pn__worker_stage stage;

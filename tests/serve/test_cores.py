@@ -7,6 +7,8 @@ its thread, however many of them wait at the same time.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import re
 import signal
@@ -552,3 +554,25 @@ def test_one_that_computes_is_cut(serve: Serve, carrier: tuple[str, ...]) -> Non
     server.kill()
     assert server.wait(10 * SLOW) == 0
     server.wait_log("^unwound (RequestCut|KeyboardInterrupt)$")
+
+
+# --- Alone ------------------------------------------------------------------------------------
+
+ALONE = """
+import glob
+
+def alone(query):
+    time.sleep(0.02)
+    names = [open(path).read() for path in glob.glob("/proc/self/task/*/comm")]
+    return sum(name.startswith("pn-core-") for name in names)
+"""
+
+
+def test_one_that_sleeps_alone_needs_one_thread(serve: Serve) -> None:
+    """It sleeps with the loop: nobody else is called to look after that."""
+    server = serve("--threads", "8", app=HEAD + ALONE)
+    client = http.client.HTTPConnection(*server.address, timeout=10 * SLOW)
+    with contextlib.closing(client):
+        for target, answer in (("/", "here"), ("/alone", 1), ("/alone", 1)):
+            client.request("GET", target)
+            assert json.loads(client.getresponse().read()) == answer

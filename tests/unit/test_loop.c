@@ -524,6 +524,36 @@ static void fork_child_has_a_dead_loop(void **state)
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
+static void on_turn_over(void *ctx)
+{
+    ++*(int *)ctx;
+}
+
+/* Of every turn, and of a sleep beside the loop; but it is no work that such a sleep would have to wait for. */
+static void turns_end_in_a_word(void **state)
+{
+    (void)state;
+    int64_t deadline_ns;
+    int said = 0;
+    struct pn_task task;
+    pn_task_init(&task, on_task);
+    pn_loop_set_turn_over(loop, on_turn_over, &said);
+    pn_task_post(loop, &task);
+    assert_false(pn_loop_sleep_begin(loop, &deadline_ns));
+    assert_int_equal(said, 0);
+    one_turn();
+    assert_int_equal(said, 1);
+    one_turn();
+    assert_true(said >= 2);
+    said = 0;
+    assert_true(pn_loop_sleep_begin(loop, &deadline_ns));
+    assert_int_equal(said, 1);
+    pn_loop_sleep_end(loop);
+    pn_loop_set_turn_over(loop, NULL, NULL);
+    one_turn();
+    assert_int_equal(said, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -543,6 +573,7 @@ int main(void)
         TEST(epoll_wake_ends_the_next_wait_once),
         TEST(messages_come_without_a_step),
         TEST(sleep_brackets_tell_of_work),
+        TEST(turns_end_in_a_word),
         TEST(fork_child_has_a_dead_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
