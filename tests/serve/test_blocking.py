@@ -35,6 +35,10 @@ def application(environ, start_response):
     elif path == "/both":
         holds(float(query))
         also_holds(float(query))
+    elif path == "/steps":
+        for _ in range(int(query)):
+            holds(0.01)
+            time.sleep(0.001)
     elif path == "/waits":
         time.sleep(float(query))
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -119,6 +123,26 @@ def test_reports_while_frames_come_and_go(serve: Serve) -> None:
 def test_a_fiber_that_waits_is_not_reported(serve: Serve) -> None:
     server = serve("--async", "4", "--log-blocking", "50", app=APP)
     assert server.get("/waits?0.3", timeout_s=20).status == 200
+    assert not re.search(REPORT, server.log)
+
+
+@pytest.mark.parametrize("target", ["/holds?0.01", "/steps?300"])
+def test_short_stays_are_not_added_up(serve: Serve, target: str) -> None:
+    """Three seconds of 10 ms each: in many requests, and in one that waits in between."""
+    server = serve("--async", "4", "--log-blocking", "500", app=APP)
+    count = 1 if target.startswith("/steps") else 300
+    request = f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with (
+        contextlib.closing(server.connect(60)) as one,
+        contextlib.closing(server.connect(60)) as two,
+    ):
+        began = time.monotonic()
+        for _ in range(count):
+            for sock in (one, two):  # the loop has the next one when the first one is over
+                sock.sendall(request)
+            for sock in (one, two):
+                assert sock.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began >= 3
     assert not re.search(REPORT, server.log)
 
 
