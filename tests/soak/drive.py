@@ -11,6 +11,7 @@ server's memory does not grow after the first minute.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -35,6 +36,8 @@ sys.path.insert(0, str(HERE.parent / "serve"))
 from harness import SLOW, Server, free_port  # noqa: E402
 
 CARRIERS = {"threads": ("--threads", "64"), "fibers": ("--async", "64")}
+# free_port's last range: a test beside this would take a service's port while that is away.
+os.environ.setdefault("PYTEST_XDIST_WORKER", "gw9")
 # Which service a way needs; the others have none to blame.
 NEEDS = {"socket": "plain", "asyncio": "plain", "ssl": "tls", "redis": "redis"}
 NEEDS |= {"postgres": "postgres"}
@@ -131,6 +134,8 @@ class Client:
                     continue
                 self.turn(way, me, begin)
             except Exception as error:
+                if isinstance(error, TimeoutError):
+                    self.where(f"{way}-{me}")
                 self.world.trouble(f"{way} {me}: {error!r} after {time.monotonic() - begin:.1f} s")
                 self.connection = None
             time.sleep(self.random.random() * 0.1)
@@ -151,6 +156,12 @@ class Client:
                 self.connection.close()
             self.connection = http.client.HTTPConnection(*self.server.address, timeout=60 * SLOW)
         return self.connection
+
+    def where(self, name: str) -> None:
+        """An answer has not come: the stacks of all requests, beside the server's log."""
+        with contextlib.suppress(OSError):
+            stacks = self.server.get("/where?id=1", timeout_s=60).body
+            (self.server.folder / f"where-{name}.txt").write_bytes(stacks)
 
     def judge(self, way: str, me: str, status: int, body: str, begin: float) -> None:
         if status == 200 and body == me:

@@ -14,8 +14,10 @@ import queue
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
@@ -132,6 +134,15 @@ def by_postgres(me: str) -> str:
         connection.close()
 
 
+def where(_me: str) -> str:
+    """What every request and thread is in: drive.py asks when an answer doesn't come."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return "\n".join(
+        f"{names.get(ident, ident)}\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )
+
+
 def settle(_me: str) -> str:
     """What is kept open between requests is closed: drive.py counts descriptors then."""
     if redis and POOL:
@@ -140,14 +151,14 @@ def settle(_me: str) -> str:
 
 
 WAYS = {name[3:]: way for name, way in globals().items() if name.startswith("by_")}
+WAYS |= {"settle": settle, "where": where}
 
 
 def application(environ: dict, start_response: Callable) -> list[bytes]:
     me = parse_qs(environ["QUERY_STRING"])["id"][0]
     status = "200 OK"
     try:
-        way = environ["PATH_INFO"][1:]
-        answer = (settle if way == "settle" else WAYS[way])(me)
+        answer = WAYS[environ["PATH_INFO"][1:]](me)
     except AWAY as error:
         status, answer = "503 Service Unavailable", repr(error)
     body = answer.encode()
