@@ -30,6 +30,15 @@ CARRIERS = {"threads": ("--threads", "24"), "fibers": ("--async", "24")}
 HEAD = """
 import contextlib, json, os, sys, threading, time
 
+guard, kept = threading.Lock(), {}
+
+def once(name, make):
+    # For all requests: who comes first makes it, and the others wait.
+    with guard:
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
+
 def application(environ, start_response):
     name, query = environ["PATH_INFO"][1:], environ["QUERY_STRING"]
     answer = json.dumps(globals()[name](int(query or 0))).encode()

@@ -8,11 +8,9 @@ its monitors. This answers OP_MSG with BSON by pymongo's own codec, and knows `h
 
 from __future__ import annotations
 
-import contextlib
 import socketserver
 import struct
 import threading
-from collections.abc import Iterator
 
 import bson
 from slow import Gate
@@ -77,14 +75,3 @@ class MongoService(socketserver.ThreadingTCPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is the application's to complain about."""
-
-
-@contextlib.contextmanager
-def mongo() -> Iterator[MongoService]:
-    service = MongoService()
-    try:
-        yield service
-    finally:
-        service.gate.open()
-        service.shutdown()
-        service.server_close()

@@ -17,6 +17,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from harness import server_command
 
@@ -54,6 +55,29 @@ class Gate:
                 self._waiting[what] -= 1
                 if not self._waiting[what]:
                     del self._waiting[what]
+
+
+class Service(Protocol):
+    """One of socketserver's, with a gate, whose thread runs."""
+
+    gate: Gate
+
+    def shutdown(self) -> None: ...
+    def server_close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Service)
+
+
+@contextlib.contextmanager
+def serving(service: S) -> Iterator[S]:
+    """Opens its gate at the end, for those who still wait there, and ends it."""
+    try:
+        yield service
+    finally:
+        service.gate.open()
+        service.shutdown()
+        service.server_close()
 
 
 # --- HTTP -------------------------------------------------------------------------------------
@@ -110,17 +134,6 @@ class HTTPService(socketserver.ThreadingTCPServer):
         """A client that goes away is the application's to complain about."""
 
 
-@contextlib.contextmanager
-def http(context: ssl.SSLContext | None = None) -> Iterator[HTTPService]:
-    service = HTTPService(context)
-    try:
-        yield service
-    finally:
-        service.gate.open()
-        service.shutdown()
-        service.server_close()
-
-
 def certificate(folder: Path) -> Path:
     """A certificate for localhost and the domain, its own authority, with its key in one file."""
     path = folder / "certificate.pem"
@@ -168,7 +181,10 @@ class NameHandler(socketserver.BaseRequestHandler):
 
 
 class NameService(socketserver.ThreadingUDPServer):
-    """A name server on a loopback address of its own: port 53 cannot be another one."""
+    """A name server on a loopback address of its own: port 53 cannot be another one.
+
+    Raises OSError where that is not the user's to take.
+    """
 
     daemon_threads = True
 
@@ -177,18 +193,6 @@ class NameService(socketserver.ThreadingUDPServer):
         super().__init__((".".join(["127", *map(str, numbers)]), 53), NameHandler)
         self.gate = Gate()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-
-@contextlib.contextmanager
-def names() -> Iterator[NameService]:
-    """Raises OSError where port 53 is not the user's to take."""
-    service = NameService()
-    try:
-        yield service
-    finally:
-        service.gate.open()
-        service.shutdown()
-        service.server_close()
 
 
 def resolving_by(service: NameService, folder: Path) -> str:

@@ -22,7 +22,7 @@ APP = """
 import concurrent.futures, logging, multiprocessing, queue, selectors, signal, socket, subprocess
 
 N = 8
-inside, guard, kept = 0, threading.Lock(), {}
+inside = 0
 
 @contextlib.contextmanager
 def being_inside():
@@ -38,11 +38,6 @@ def being_inside():
 def waiting(_):
     return inside
 
-def once(name, make):
-    with guard:
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
 """
 
 # --- The cells: each name's app begins all over, as what it waits with is used once -------------

@@ -15,7 +15,6 @@ N = 8
 
 APP = """
 PORT = int(os.environ["PORT"])
-guard, kept = threading.Lock(), {}
 
 def ask(channel, n):
     call = channel.unary_unary("/shop.Shop/Square")
@@ -29,10 +28,7 @@ def own(n):
 
 def shared(n):
     import grpc
-    with guard:
-        if "channel" not in kept:
-            kept["channel"] = grpc.insecure_channel(f"127.0.0.1:{PORT}")
-    return ask(kept["channel"], n)
+    return ask(once("channel", lambda: grpc.insecure_channel(f"127.0.0.1:{PORT}")), n)
 
 def stream(n):
     import grpc

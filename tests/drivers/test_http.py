@@ -19,13 +19,6 @@ APP = """
 import asyncio, socket, ssl
 
 HTTP, HTTPS, CA = int(os.environ["HTTP"]), int(os.environ["HTTPS"]), os.environ["CA"]
-guard, kept = threading.Lock(), {}
-
-def once(name, make):
-    with guard:
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
 
 def judged(data, n):
     assert data == b"/item/%d" % n * 30000, data[:100]
@@ -186,7 +179,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def services(certificate: Path) -> Iterator[tuple[slow.HTTPService, slow.HTTPService]]:
-    with slow.http() as plain, slow.http(slow.context(certificate)) as secure:
+    secured = slow.HTTPService(slow.context(certificate))
+    with slow.serving(slow.HTTPService()) as plain, slow.serving(secured) as secure:
         yield plain, secure
 
 
@@ -223,7 +217,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[slow.Name
     """The server that is started next asks this service for names."""
     if not slow.may_mount():
         pytest.skip("a name server of its own needs a mount namespace, which is root's")
-    with slow.names() as service:
+    with slow.serving(slow.NameService()) as service:
         monkeypatch.setenv("PELTON_TEST_SERVER", slow.resolving_by(service, tmp_path))
         yield service
 

@@ -14,13 +14,6 @@ N = 8
 APP = """
 TO = {"host": "127.0.0.1", "port": int(os.environ["PORT"]), "user": "root", "database": "test"}
 SQL = "SELECT id, name FROM item"
-guard, kept = threading.Lock(), {}
-
-def once(name, make):
-    with guard:
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
 
 def judged(rows, n):
     assert [tuple(row) for row in rows] == [(i, f"item {i}" * 20) for i in range(2000)]

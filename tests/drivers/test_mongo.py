@@ -7,19 +7,13 @@ from collections.abc import Callable, Iterator
 
 import mongo
 import pytest
+import slow
 from conftest import Matrix
 
 N = 8
 
 APP = """
 URL = f"mongodb://127.0.0.1:{os.environ['PORT']}/?serverSelectionTimeoutMS=30000"
-guard, kept = threading.Lock(), {}
-
-def once(name, make):
-    with guard:
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
 
 def judged(found, n):
     assert [row["_id"] for row in found] == list(range(2000))
@@ -56,7 +50,7 @@ KEPT = {"shared": N + 2, "small_pool": 4}  # and its monitors' two
 
 @pytest.fixture
 def service() -> Iterator[mongo.MongoService]:
-    with mongo.mongo() as made:
+    with slow.serving(mongo.MongoService()) as made:
         yield made
 
 

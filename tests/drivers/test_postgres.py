@@ -28,13 +28,6 @@ APP = """
 DSN, PORT = os.environ["DSN"], int(os.environ["PORT"])
 URL = f"tester@127.0.0.1:{PORT}/postgres"
 SQL = "SELECT meet(%s), n FROM generate_series(1, 20000) AS n"
-guard, kept = threading.Lock(), {}
-
-def once(name, make):
-    with guard:
-        if name not in kept:
-            kept[name] = make()
-        return kept[name]
 
 def judged(rows, n):
     assert [row[0] for row in rows] == [n * n] * 20000, rows[:3]
