@@ -33,7 +33,8 @@ AWAY: tuple[type[BaseException], ...] = (ConnectionError, ssl.SSLError, EOFError
 if redis:
     # A key that went with the service is waited for in vain.
     AWAY += (redis.ConnectionError, redis.TimeoutError, psycopg2.OperationalError)
-    POOL = redis.Redis(port=HERE["redis"], max_connections=256) if "redis" in HERE else None
+    # Longer than any blpop: redis-py would begin it anew after 5 s of its own, ten times.
+    POOL = redis.Redis(port=HERE.get("redis", 0), max_connections=256, socket_timeout=30)
 CONTEXT = ssl.create_default_context(cafile=HERE["certificate"])
 LOCK, JOBS = threading.Lock(), queue.Queue()
 
