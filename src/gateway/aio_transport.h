@@ -22,30 +22,14 @@
 #pragma once
 
 #include "gateway/aio_loop.h"
+#include "gateway/aio_out.h"
 
 enum {
     PN__OUT_IOV_MAX = 64,           /* pieces a system call */
     PN__OUT_CALLS_MAX = 16,         /* system calls in a row, before others have their turn */
     PN__OUT_GATHER_MAX = 64 * 1024, /* more than that isn't worth waiting for */
-    PN__OUT_PIECES_KEEP = 64,       /* room for so many pieces is kept when the queue is empty */
     PN__OUT_HIGH_WATER = 64 * 1024, /* asyncio's own defaults */
     PN__LOST_WRITES_SAID = 5, /* writes after the connection went, before the log hears of it */
-};
-
-/* A part of a bytes object. */
-struct pn__piece {
-    PyObject *owner; /* owned; an exact bytes object */
-    const char *data;
-    size_t size;
-};
-
-/* Bytes on their way out, first in first out. */
-struct pn__out {
-    struct pn__piece *pieces;
-    size_t first;
-    size_t count;
-    size_t capacity;
-    size_t bytes;
 };
 
 struct pn__transport {
@@ -120,7 +104,6 @@ int pn__transport_stop_writing(struct pn__transport *t);
  * KeyboardInterrupt. */
 int pn__transport_maybe_pause(struct pn__transport *t);
 int pn__transport_maybe_resume(struct pn__transport *t);
-void pn__out_clear(struct pn__out *out);
 
 /* --- aio_transport_end.c --- */
 

@@ -4,91 +4,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 
-#include "base/mem.h"
-
 static const char write_failed[] = "Fatal write error on socket transport";
-
-/* --- The queue --------------------------------------------------------------------------------- */
-
-void pn__out_clear(struct pn__out *out)
-{
-    struct pn__out old = *out;
-    *out = (struct pn__out){0};
-    for (size_t i = 0; i < old.count; i++)
-        Py_DECREF(old.pieces[old.first + i].owner); /* exact bytes: that runs no code */
-    free(old.pieces);
-}
-
-static int make_room(struct pn__out *out)
-{
-    if (out->first + out->count < out->capacity)
-        return 0;
-    if (out->first > 0 && out->first >= out->capacity / 2) {
-        memmove(out->pieces, out->pieces + out->first, out->count * sizeof(*out->pieces));
-        out->first = 0;
-        return 0;
-    }
-    size_t capacity = pn_max_size(out->capacity * 2, 4);
-    struct pn__piece *pieces = pn_try_realloc(out->pieces, capacity * sizeof(*pieces));
-    if (!pieces) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    out->pieces = pieces;
-    out->capacity = capacity;
-    return 0;
-}
-
-/* OWNER's reference becomes the queue's, or goes when this fails. */
-static int append(struct pn__out *out, PyObject *owner, const char *data, size_t size)
-{
-    if (make_room(out) < 0) {
-        Py_DECREF(owner);
-        return -1;
-    }
-    out->pieces[out->first + out->count] = (struct pn__piece){owner, data, size};
-    out->count++;
-    out->bytes += size;
-    return 0;
-}
-
-/* N bytes have left. */
-static void consume(struct pn__out *out, size_t n)
-{
-    PN_ASSERT(n <= out->bytes);
-    out->bytes -= n;
-    while (out->count > 0) {
-        struct pn__piece *p = &out->pieces[out->first];
-        if (n < p->size) {
-            p->data += n;
-            p->size -= n;
-            return;
-        }
-        n -= p->size;
-        Py_DECREF(p->owner);
-        out->first++;
-        out->count--;
-    }
-    out->first = 0;
-    if (out->capacity > PN__OUT_PIECES_KEEP)
-        pn__out_clear(out);
-}
-
-/* What of DATA the socket didn't take, from its byte SENT on: bytes are kept, everything else, which may
- * change, is copied. */
-static int queue_rest(struct pn__out *out, PyObject *data, const char *bytes, size_t size,
-                      size_t sent)
-{
-    if (PyBytes_CheckExact(data))
-        return append(out, Py_NewRef(data), bytes + sent, size - sent);
-    PyObject *copy = PyBytes_FromStringAndSize(bytes + sent, (Py_ssize_t)(size - sent));
-    if (!copy)
-        return -1;
-    return append(out, copy, PyBytes_AS_STRING(copy), size - sent);
-}
 
 /* --- Water marks ------------------------------------------------------------------------------- */
 
@@ -149,7 +67,7 @@ static int drain(struct pn__transport *t)
         ssize_t sent = send_queue(t);
         if (sent < 0)
             return -1;
-        consume(&t->out, (size_t)sent);
+        pn__out_consume(&t->out, (size_t)sent);
         if (sent == 0 || pieces < PN__OUT_IOV_MAX)
             break;
     }
@@ -362,7 +280,7 @@ static int write_bytes(struct pn__transport *t, PyObject *data, const char *byte
         if (start_writing(t) < 0)
             return pn__transport_failed(t, write_failed);
     }
-    if (queue_rest(&t->out, data, bytes, size, sent) < 0)
+    if (pn__out_add(&t->out, data, bytes, size, sent) < 0)
         return -1;
     return settle(t);
 }
@@ -405,13 +323,13 @@ static int queue_line(struct pn__out *out, PyObject *line)
     if (PyBytes_CheckExact(line)) {
         if (PyBytes_GET_SIZE(line) == 0)
             return 0;
-        return append(out, Py_NewRef(line), PyBytes_AS_STRING(line),
-                      (size_t)PyBytes_GET_SIZE(line));
+        return pn__out_append(out, Py_NewRef(line), PyBytes_AS_STRING(line),
+                              (size_t)PyBytes_GET_SIZE(line));
     }
     Py_buffer view;
     if (PyObject_GetBuffer(line, &view, PyBUF_SIMPLE) < 0)
         return -1;
-    int rc = view.len > 0 ? queue_rest(out, line, view.buf, (size_t)view.len, 0) : 0;
+    int rc = view.len > 0 ? pn__out_add(out, line, view.buf, (size_t)view.len, 0) : 0;
     PyBuffer_Release(&view);
     return rc;
 }
@@ -441,7 +359,7 @@ static int queue_lines(struct pn__transport *t, PyObject *lines)
     for (size_t i = 0; i < fresh.count; i++) {
         const struct pn__piece *p = &fresh.pieces[i];
         if (rc == 0)
-            rc = append(&t->out, p->owner, p->data, p->size);
+            rc = pn__out_append(&t->out, p->owner, p->data, p->size);
         else
             Py_DECREF(p->owner);
     }
