@@ -12,9 +12,10 @@ import selectors
 import socket
 import sys
 import threading
-from asyncio import base_events, format_helpers, sslproto
+from asyncio import base_events, format_helpers
 
 from pelton._pelton import LoopCore
+from pelton._tls import TlsBase, make_tls, ssl
 from pelton._transport import TransportBase, described
 
 __all__ = ["Loop"]
@@ -68,6 +69,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     """An asyncio event loop in C: ``asyncio.run(main(), loop_factory=pelton.Loop)``."""
 
     _Transport = LoopCore._make_transport_type(TransportBase)
+    _TlsTransport = LoopCore._make_tls_type(TlsBase)
     _BufferedProtocol = asyncio.BufferedProtocol
     _Future = asyncio.Future
     _socket = socket.socket
@@ -155,11 +157,49 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
                 **timeouts,
             )
         self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        tls = make_tls(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            **timeouts,
         )
-        self._new_transport(rawsock, ssl_protocol, None, described(rawsock, extra), server)
-        return ssl_protocol._app_transport
+        self._new_transport(rawsock, tls, None, described(rawsock, extra), server)
+        return tls
+
+    async def start_tls(
+        self,
+        transport,
+        protocol,
+        sslcontext,
+        *,
+        server_side=False,
+        server_hostname=None,
+        **timeouts,
+    ):
+        """Go on with TLS on a transport, for the protocol; returns the new transport."""
+        options = {"server_side": server_side, "server_hostname": server_hostname, **timeouts}
+        ours = type(transport) is self._Transport and ssl is not None
+        if not ours or not isinstance(sslcontext, ssl.SSLContext):
+            return await super().start_tls(transport, protocol, sslcontext, **options)
+        over = self.create_future()
+        tls = make_tls(self, protocol, sslcontext, over, call_connection_made=False, **options)
+        transport.pause_reading()  # what comes is for the new protocol, after connection_made()
+        transport.set_protocol(tls)
+        calls = [
+            self.call_soon(tls.connection_made, transport),
+            self.call_soon(transport.resume_reading),
+        ]
+        try:
+            await over
+        except BaseException:
+            transport.close()
+            for call in calls:
+                call.cancel()
+            raise
+        return tls
 
     # C calls these; the handle is its own, not asyncio.Handle.
 

@@ -5,15 +5,17 @@
  *   made (tp_new) --_open--> open --close(): _release--> closed
  *   made -----------------pn_aio_home_bind--> open      (home's, see aio_home.c) */
 #include "gateway/aio_sock.h"
-#include "gateway/aio_transport.h"
+#include "gateway/aio_tls.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <structmember.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "gateway/aio_window.h"
 
 /* --- Who may do what --------------------------------------------------------------------------- */
 
@@ -228,6 +230,7 @@ static const char *const word_text[PN__L_COUNT] = {
     [PN__L_FILENO] = "fileno",
     [PN__L_GET_BUFFER] = "get_buffer",
     [PN__L_PAUSE_WRITING] = "pause_writing",
+    [PN__L_PENDING] = "pending",
     [PN__L_READ_READY] = "_read_ready",
     [PN__L_RESUME_WRITING] = "resume_writing",
     [PN__L_SET_RESULT] = "set_result",
@@ -259,6 +262,18 @@ static int intern_words(struct pn__aio *aio)
     return 0;
 }
 
+static int make_window(struct pn__aio *aio, PyTypeObject *type)
+{
+    PyTypeObject *window_type = type_attr(type, "_Window");
+    if (!window_type)
+        return -1;
+    aio->window = pn__window_new(window_type);
+    Py_DECREF(window_type);
+    if (aio->window)
+        aio->window_args = Py_BuildValue("(iO)", INT_MAX, aio->window);
+    return aio->window_args ? 0 : -1;
+}
+
 static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw))
 {
     struct pn__aio *aio = (struct pn__aio *)type->tp_alloc(type, 0); /* zeroed */
@@ -273,12 +288,14 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     aio->handle_type = type_attr(type, "_Handle");
     aio->timer_type = type_attr(type, "_TimerHandle");
     aio->transport_type = type_attr(type, "_Transport");
+    aio->tls_type = type_attr(type, "_TlsTransport");
     aio->sock_call_type = type_attr(type, "_SocketCall");
     aio->socket_type = type_attr(type, "_socket");
     aio->buffered_protocol = (PyObject *)type_attr(type, "_BufferedProtocol");
     aio->future_type = (PyObject *)type_attr(type, "_Future");
-    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->sock_call_type &&
-        aio->socket_type && aio->buffered_protocol && aio->future_type && intern_words(aio) == 0)
+    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->tls_type &&
+        aio->sock_call_type && aio->socket_type && aio->buffered_protocol && aio->future_type &&
+        intern_words(aio) == 0 && make_window(aio, type) == 0)
         return (PyObject *)aio;
     Py_DECREF(aio);
     return NULL;
@@ -402,6 +419,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aio->handle_type);
     Py_VISIT(aio->timer_type);
     Py_VISIT(aio->transport_type);
+    Py_VISIT(aio->tls_type);
     Py_VISIT(aio->sock_call_type);
     Py_VISIT(aio->socket_type);
     Py_VISIT(aio->buffered_protocol);
@@ -440,11 +458,14 @@ static void core_dealloc(PyObject *self)
     Py_CLEAR(aio->handle_type);
     Py_CLEAR(aio->timer_type);
     Py_CLEAR(aio->transport_type);
+    Py_CLEAR(aio->tls_type);
     Py_CLEAR(aio->sock_call_type);
     Py_CLEAR(aio->socket_type);
     Py_CLEAR(aio->buffered_protocol);
     Py_CLEAR(aio->future_type);
     Py_CLEAR(aio->future_names);
+    Py_CLEAR(aio->window_args);
+    Py_CLEAR(aio->window);
     for (int i = 0; i < PN__L_COUNT; i++)
         Py_CLEAR(aio->words[i]);
     free(aio->scratch);
@@ -578,6 +599,8 @@ static PyMethodDef methods[] = {
     {"sock_sendto", FASTCALL(pn__sock_sendto), KW, "Send a datagram to an address."},
     {"_new_transport", FASTCALL(pn__transport_new), METH_FASTCALL, NULL},
     {"_make_transport_type", pn__transport_make_type, METH_O | METH_STATIC, NULL},
+    {"_new_tls", FASTCALL(pn__tls_new), METH_FASTCALL, NULL},
+    {"_make_tls_type", pn__tls_make_type, METH_O | METH_STATIC, NULL},
     {"_open", core_open, METH_NOARGS, NULL},
     {"_release", core_release, METH_NOARGS, NULL},
     {"_on_home", core_on_home, METH_NOARGS, NULL},
@@ -618,14 +641,17 @@ int pn_aio_add_types(PyObject *module)
     PyTypeObject *timer = NULL;
     PyObject *core = PyType_FromModuleAndSpec(module, &spec, NULL);
     PyObject *sock_call = pn__sock_make_type(module);
+    PyObject *window = pn__window_make_type(module);
     int rc = -1;
     if (core && pn__handle_types(module, &handle, &timer) == 0 &&
         PyObject_SetAttrString(core, "_Handle", (PyObject *)handle) == 0 &&
         PyObject_SetAttrString(core, "_TimerHandle", (PyObject *)timer) == 0 && sock_call &&
-        PyObject_SetAttrString(core, "_SocketCall", sock_call) == 0)
+        PyObject_SetAttrString(core, "_SocketCall", sock_call) == 0 && window &&
+        PyObject_SetAttrString(core, "_Window", window) == 0)
         rc = PyModule_AddObjectRef(module, "LoopCore", core);
     Py_XDECREF(core);
     Py_XDECREF(sock_call);
+    Py_XDECREF(window);
     Py_XDECREF(handle);
     Py_XDECREF(timer);
     return rc;

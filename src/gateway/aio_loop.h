@@ -43,6 +43,7 @@ enum pn__aio_word {
     PN__L_FILENO,
     PN__L_GET_BUFFER,
     PN__L_PAUSE_WRITING,
+    PN__L_PENDING,
     PN__L_READ_READY,
     PN__L_RESUME_WRITING,
     PN__L_SET_RESULT,
@@ -78,6 +79,14 @@ struct pn__timer_handle {
     struct pn_timer timer;
     int64_t deadline_ns;
     double when;
+};
+
+/* A transport that has gathered output: when the callback that runs is over, FLUSH is called with OWNER, which may gather
+ * again. 0, or -1 with an exception. */
+struct pn__gathered {
+    struct pn_list node; /* in aio->gathering */
+    PyObject *owner;     /* borrowed: the transport that this is a part of */
+    int (*flush)(PyObject *owner);
 };
 
 /* First in, first out. */
@@ -118,15 +127,18 @@ struct pn__aio {
     PyTypeObject *handle_type; /* owned */
     PyTypeObject *timer_type;
     PyTypeObject *transport_type;
+    PyTypeObject *tls_type;
     PyTypeObject *sock_call_type;
     PyTypeObject *socket_type;   /* socket.socket */
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
     PyObject *future_type;       /* asyncio.Future */
     PyObject *future_names;      /* ("loop",) */
     struct pn_list sock_waits;   /* see aio_sock.h; owns a reference to each */
+    PyObject *window;            /* see aio_window.h */
+    PyObject *window_args;       /* (INT_MAX, window) */
     PyObject *words[PN__L_COUNT];
     char *scratch;            /* PN__AIO_SCRATCH; made when the first transport reads */
-    struct pn_list gathering; /* transports with output of this callback, see aio_transport.h */
+    struct pn_list gathering; /* struct pn__gathered: transports with output of this callback */
     uint64_t callback_number; /* how many have begun */
     bool in_callback;
     struct pn__handle *kept_handles; /* dead, not tracked, of no type */
@@ -264,6 +276,11 @@ static inline void pn__aio_wake_if_foreign(struct pn__aio *aio)
     if (aio->home && !pn__aio_may_touch(aio))
         pn__aio_wake(aio);
 }
+/* FUTURE, unless it is done: None is its result, or EXC (borrowed, may be NULL) its exception. 0 or -1. */
+int pn__aio_settle_future(PyObject *future, PyObject *exc);
+/* Flushes all that have gathered something, in CONTEXT, the callback's: 0, or -1 with SystemExit or KeyboardInterrupt. An
+ * exception that is set stays. */
+int pn__aio_flush_gathered(struct pn__aio *aio, PyObject *context);
 /* PN__AIO_SCRATCH bytes, good until Python code runs; NULL with MemoryError. */
 char *pn__aio_scratch(struct pn__aio *aio);
 /* RuntimeError when it is closed. 0 or -1. */

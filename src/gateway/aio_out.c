@@ -79,3 +79,75 @@ int pn__out_add(struct pn__out *out, PyObject *data, const char *bytes, size_t s
         return -1;
     return pn__out_append(out, copy, PyBytes_AS_STRING(copy), size - sent);
 }
+
+int pn__out_join(struct pn__out *out, size_t max)
+{
+    size_t size = 0;
+    size_t n = 0;
+    while (n < out->count && size + out->pieces[out->first + n].size <= max)
+        size += out->pieces[out->first + n++].size;
+    if (n < 2)
+        return 0;
+    PyObject *all = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (!all)
+        return -1;
+    char *to = PyBytes_AS_STRING(all);
+    for (size_t i = 0; i < n; i++) {
+        struct pn__piece *p = &out->pieces[out->first + i];
+        memcpy(to, p->data, p->size);
+        to += p->size;
+        Py_DECREF(p->owner);
+    }
+    out->first += n - 1;
+    out->count -= n - 1;
+    out->pieces[out->first] = (struct pn__piece){all, PyBytes_AS_STRING(all), size};
+    return 0;
+}
+
+static int queue_line(struct pn__out *out, PyObject *line)
+{
+    if (PyBytes_CheckExact(line)) {
+        if (PyBytes_GET_SIZE(line) == 0)
+            return 0;
+        return pn__out_append(out, Py_NewRef(line), PyBytes_AS_STRING(line),
+                              (size_t)PyBytes_GET_SIZE(line));
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(line, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    int rc = view.len > 0 ? pn__out_add(out, line, view.buf, (size_t)view.len, 0) : 0;
+    PyBuffer_Release(&view);
+    return rc;
+}
+
+int pn__out_add_lines(struct pn__out *out, PyObject *lines)
+{
+    struct pn__out fresh = {0};
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(lines);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *line = Py_NewRef(PySequence_Fast_GET_ITEM(lines, i)); /* a buffer may run code */
+        int rc = queue_line(&fresh, line);
+        Py_DECREF(line);
+        if (rc < 0 || n != PySequence_Fast_GET_SIZE(lines)) {
+            if (rc == 0)
+                PyErr_SetString(PyExc_RuntimeError, "the list changed while it was written");
+            pn__out_clear(&fresh);
+            return -1;
+        }
+    }
+    if (out->count == 0) {
+        pn__out_clear(out);
+        *out = fresh;
+        return 0;
+    }
+    int rc = 0;
+    for (size_t i = 0; i < fresh.count; i++) {
+        const struct pn__piece *p = &fresh.pieces[i];
+        if (rc == 0)
+            rc = pn__out_append(out, p->owner, p->data, p->size);
+        else
+            Py_DECREF(p->owner);
+    }
+    free(fresh.pieces);
+    return rc;
+}

@@ -57,6 +57,35 @@ int pn__aio_calls_run(struct pn_list *todo)
     return 0;
 }
 
+int pn__aio_flush_gathered(struct pn__aio *aio, PyObject *context)
+{
+    struct pn_list *node;
+    PyObject *type, *exc, *tb;
+    int rc = 0;
+    PyErr_Fetch(&type, &exc, &tb); /* the callback's */
+    bool entered = PyContext_Enter(context) == 0;
+    if (!entered) /* somebody else's who is in it: better in another one than late */
+        PyErr_Clear();
+    while ((node = pn_list_pop_front(&aio->gathering))) {
+        struct pn__gathered *g = pn_list_entry(node, struct pn__gathered, node);
+        PyObject *owner = Py_NewRef(g->owner);
+        if (pn_unlikely(g->flush(owner) < 0)) {
+            if (!type && pn__transport_ends_the_loop()) {
+                PyErr_Fetch(&type, &exc, &tb);
+                rc = -1;
+            } else {
+                PyErr_WriteUnraisable(owner);
+            }
+        }
+        Py_DECREF(owner);
+    }
+    if (entered && PyContext_Exit(context) < 0)
+        PyErr_WriteUnraisable(context);
+    if (type)
+        PyErr_Restore(type, exc, tb);
+    return rc;
+}
+
 int pn__aio_run_batch(struct pn__aio *aio, size_t max)
 {
     int rc = 0;
@@ -70,7 +99,7 @@ int pn__aio_run_batch(struct pn__aio *aio, size_t max)
         if (pn_likely(!h->cancelled))
             rc = pn_likely(!aio->debug) ? pn__handle_run(h) : run_watched(aio, h);
         if (pn_unlikely(!pn_list_empty(&aio->gathering)) &&
-            pn__transports_flush(aio, h->context) < 0)
+            pn__aio_flush_gathered(aio, h->context) < 0)
             rc = -1;
         Py_DECREF(h);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The transport's type: how one is made, what holds it and what it holds, and its attributes; the private ones are those
  * of asyncio's own class, since sslproto, sendfile and other people's code read them. */
-#include "gateway/aio_transport.h"
+#include "gateway/aio_tls.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -21,6 +21,7 @@ int pn__transport_use_protocol(struct pn__transport *t, PyObject *protocol)
         if (buffered < 0)
             return -1;
         t->buffered = buffered > 0;
+        t->received = Py_IS_TYPE(protocol, t->aio->tls_type) ? pn__tls_received : NULL;
     }
     t->connected = true;
     Py_XSETREF(t->protocol, Py_NewRef(protocol));
@@ -85,6 +86,11 @@ static int set_up(struct pn__transport *t, PyObject *const *args)
     return enter_table(t) < 0 ? -1 : schedule(t, args[2]);
 }
 
+static int flush(PyObject *self)
+{
+    return pn__transport_flush((struct pn__transport *)self);
+}
+
 PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
 {
     struct pn__aio *aio = (struct pn__aio *)loop;
@@ -99,7 +105,9 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
     struct pn__transport *t = (struct pn__transport *)type->tp_alloc(type, 0); /* zeroed */
     if (!t)
         return NULL;
-    pn_list_init(&t->gathering);
+    pn_list_init(&t->gathered.node);
+    t->gathered.owner = (PyObject *)t;
+    t->gathered.flush = flush;
     t->aio = (struct pn__aio *)Py_NewRef(loop);
     t->fd = fd;
     t->sock = Py_NewRef(args[0]);
@@ -124,25 +132,13 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
     return NULL;
 }
 
-static int wake_waiter(PyObject *waiter)
-{
-    PyObject *over = PyObject_CallMethod(waiter, "cancelled", NULL);
-    int cancelled = over ? PyObject_IsTrue(over) : -1;
-    Py_XDECREF(over);
-    if (cancelled != 0)
-        return cancelled < 0 ? -1 : 0;
-    PyObject *set = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
-    Py_XDECREF(set);
-    return set ? 0 : -1;
-}
-
 /* After connection_made(): reads, and wakes who waits for the connection, also when it cannot be read from. */
 static PyObject *start(PyObject *self, PyObject *waiter)
 {
     struct pn__transport *t = (struct pn__transport *)self;
     int reads = t->aio ? pn__transport_start_reading(t) : 0;
     PyObject *exc = reads < 0 ? pn_pycompat_take_exception() : NULL;
-    int woken = waiter == Py_None ? 0 : wake_waiter(waiter);
+    int woken = waiter == Py_None ? 0 : pn__aio_settle_future(waiter, NULL);
     if (woken < 0 && exc)
         PyErr_WriteUnraisable(waiter);
     if (exc)
@@ -173,7 +169,7 @@ static int clear(PyObject *self)
 {
     struct pn__transport *t = (struct pn__transport *)self;
     struct pn__aio *aio = t->aio;
-    pn_list_remove(&t->gathering);
+    pn_list_remove(&t->gathered.node);
     pn__out_clear(&t->out);
     t->aio = NULL;
     t->closing = true;
@@ -316,15 +312,15 @@ static int to_limit(PyObject *number, Py_ssize_t *out)
     return *out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static int set_limits(struct pn__transport *t, PyObject *args, PyObject *kw)
+int pn__transport_parse_limits(PyObject *args, PyObject *kw, const char *format, size_t *high_out,
+                               size_t *low_out)
 {
     static char *names[] = {(char *)"high", (char *)"low", NULL};
     PyObject *high_arg = Py_None;
     PyObject *low_arg = Py_None;
-    Py_ssize_t high = PN__OUT_HIGH_WATER;
+    Py_ssize_t high = (Py_ssize_t)*high_out;
     Py_ssize_t low = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kw, "|OO:set_write_buffer_limits", names, &high_arg,
-                                     &low_arg))
+    if (!PyArg_ParseTupleAndKeywords(args, kw, format, names, &high_arg, &low_arg))
         return -1;
     if ((high_arg != Py_None && to_limit(high_arg, &high) < 0) ||
         (low_arg != Py_None && to_limit(low_arg, &low) < 0))
@@ -337,8 +333,18 @@ static int set_limits(struct pn__transport *t, PyObject *args, PyObject *kw)
         PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
         return -1;
     }
-    t->high_water = (size_t)high;
-    t->low_water = (size_t)low;
+    *high_out = (size_t)high;
+    *low_out = (size_t)low;
+    return 0;
+}
+
+static int set_limits(struct pn__transport *t, PyObject *args, PyObject *kw)
+{
+    size_t high = PN__OUT_HIGH_WATER;
+    if (pn__transport_parse_limits(args, kw, "|OO:set_write_buffer_limits", &high, &t->low_water) <
+        0)
+        return -1;
+    t->high_water = high;
     return 0;
 }
 

@@ -44,7 +44,9 @@ struct pn__transport {
     struct pn__aio *aio;    /* owned; NULL once the connection is lost */
     PyObject *dict;
     PyObject *weakrefs;
-    struct pn_list gathering; /* in aio->gathering */
+    struct pn__gathered gathered;
+    /* Not NULL: the protocol is a C object, and this is its data_received(). */
+    int (*received)(PyObject *protocol, const char *data, size_t size);
     struct pn__out out;
     size_t high_water;
     size_t low_water;
@@ -69,6 +71,10 @@ struct pn__transport {
 PyObject *pn__transport_make_type(PyObject *unused, PyObject *base);
 /* loop._new_transport(sock, protocol, waiter, extra, server). EXTRA is kept; WAITER and SERVER may be None. */
 PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n);
+/* set_write_buffer_limits() and its kin: FORMAT is as PyArg_ParseTupleAndKeywords has it, *HIGH the
+ * default. 0 or -1. */
+int pn__transport_parse_limits(PyObject *args, PyObject *kw, const char *format, size_t *high,
+                               size_t *low);
 /* PROTOCOL is borrowed. 0 or -1. */
 int pn__transport_use_protocol(struct pn__transport *t, PyObject *protocol);
 
@@ -84,6 +90,9 @@ static inline bool pn__transport_is_method(PyObject *callback, PyCFunction metho
 int pn__transport_start_reading(struct pn__transport *t);
 /* 0 or -1. */
 int pn__transport_stop_reading(struct pn__transport *t);
+/* The room that PROTOCOL, a BufferedProtocol, offers, which is not empty. 0 or -1. */
+int pn__transport_get_room(struct pn__aio *aio, PyObject *protocol, Py_ssize_t hint,
+                           Py_buffer *room);
 PyObject *pn__transport_read_ready(PyObject *self, PyObject *unused);
 PyObject *pn__transport_pause_reading(PyObject *self, PyObject *unused);
 PyObject *pn__transport_resume_reading(PyObject *self, PyObject *unused);
@@ -96,9 +105,6 @@ PyObject *pn__transport_write_eof(PyObject *self, PyObject *unused);
 PyObject *pn__transport_write_ready(PyObject *self, PyObject *unused);
 /* What was gathered goes to the socket. 0, also when the connection was lost by it, or -1. */
 int pn__transport_flush(struct pn__transport *t);
-/* The same for all that have something, in CONTEXT, the callback's: 0, or -1 with SystemExit or KeyboardInterrupt. An
- * exception that is set stays. */
-int pn__transports_flush(struct pn__aio *aio, PyObject *context);
 int pn__transport_stop_writing(struct pn__transport *t);
 /* Calls the protocol's pause_writing or resume_writing when a mark was passed. 0, or -1 with SystemExit or
  * KeyboardInterrupt. */
@@ -126,3 +132,5 @@ int pn__transport_say(struct pn__transport *t, const char *text);
 int pn__transport_wake_empty(struct pn__transport *t, PyObject *exc);
 /* The loop's exception handler hears of the exception that is set. 0, or -1 as pn__transport_failed. */
 int pn__transport_report(struct pn__transport *t, const char *message);
+/* The same for a transport of any type: calls its _report(). */
+int pn__aio_report(PyObject *transport, const char *message);

@@ -19,21 +19,29 @@ int pn__transport_say(struct pn__transport *t, const char *text)
 }
 
 /* The base class's METHOD(message, exc), which tells the loop's exception handler or the debug log. */
-static int tell(struct pn__transport *t, const char *method, const char *message, PyObject *exc)
+static int tell(PyObject *transport, const char *method, const char *message, PyObject *exc)
 {
-    PyObject *r = PyObject_CallMethod((PyObject *)t, method, "sO", message, exc);
+    PyObject *r = PyObject_CallMethod(transport, method, "sO", message, exc);
     Py_XDECREF(r);
     return r ? 0 : -1;
 }
 
-PN_COLD int pn__transport_report(struct pn__transport *t, const char *message)
+PN_COLD int pn__aio_report(PyObject *transport, const char *message)
 {
     if (pn__transport_ends_the_loop())
         return -1;
     PyObject *exc = pn_pycompat_take_exception();
-    int rc = t->aio ? tell(t, "_report", message, exc) : 0;
+    int rc = tell(transport, "_report", message, exc);
     Py_DECREF(exc);
     return rc;
+}
+
+PN_COLD int pn__transport_report(struct pn__transport *t, const char *message)
+{
+    if (t->aio || pn__transport_ends_the_loop())
+        return pn__aio_report((PyObject *)t, message);
+    PyErr_Clear();
+    return 0;
 }
 
 PN_COLD int pn__transport_failed(struct pn__transport *t, const char *message)
@@ -43,7 +51,7 @@ PN_COLD int pn__transport_failed(struct pn__transport *t, const char *message)
     PyObject *exc = pn_pycompat_take_exception();
     int rc = 0;
     if (t->aio && (t->aio->debug || !PyErr_GivenExceptionMatches(exc, PyExc_OSError)))
-        rc = tell(t, "_say_fatal", message, exc);
+        rc = tell((PyObject *)t, "_say_fatal", message, exc);
     if (rc == 0)
         rc = pn__transport_force_close(t, exc);
     Py_DECREF(exc);
@@ -67,7 +75,7 @@ int pn__transport_force_close(struct pn__transport *t, PyObject *exc)
 {
     if (t->conn_lost > 0 || !t->aio)
         return 0;
-    pn_list_remove(&t->gathering);
+    pn_list_remove(&t->gathered.node);
     pn__out_clear(&t->out);
     if (pn__transport_stop_writing(t) < 0)
         return -1;
@@ -93,19 +101,24 @@ int pn__transport_close(struct pn__transport *t)
     return lose_soon(t, NULL);
 }
 
-int pn__transport_wake_empty(struct pn__transport *t, PyObject *exc)
+int pn__aio_settle_future(PyObject *future, PyObject *exc)
 {
-    PyObject *waiter = Py_NewRef(t->empty_waiter);
-    PyObject *over = PyObject_CallMethod(waiter, "done", NULL);
+    Py_INCREF(future);
+    PyObject *over = PyObject_CallMethod(future, "done", NULL);
     int done = over ? PyObject_IsTrue(over) : -1;
     PyObject *r = NULL;
     Py_XDECREF(over);
     if (done == 0)
-        r = exc ? PyObject_CallMethod(waiter, "set_exception", "O", exc)
-                : PyObject_CallMethod(waiter, "set_result", "O", Py_None);
-    Py_DECREF(waiter);
+        r = exc ? PyObject_CallMethod(future, "set_exception", "O", exc)
+                : PyObject_CallMethod(future, "set_result", "O", Py_None);
+    Py_DECREF(future);
     Py_XDECREF(r);
     return done > 0 || r ? 0 : -1;
+}
+
+int pn__transport_wake_empty(struct pn__transport *t, PyObject *exc)
+{
+    return pn__aio_settle_future(t->empty_waiter, exc);
 }
 
 /* Runs F(self), which may raise, beside the exception that may be set: the first one stays. */
@@ -185,7 +198,7 @@ int pn__transport_lost(struct pn__transport *t, PyObject *exc)
         Py_XDECREF(r);
         rc = r ? 0 : -1;
     }
-    pn_list_remove(&t->gathering);
+    pn_list_remove(&t->gathered.node);
     rc = in_any_case(t, pn__transport_stop_writing, rc);
     rc = in_any_case(t, close_socket, rc);
     if (t->aio != aio) /* connection_lost() called this again */
@@ -203,7 +216,7 @@ int pn__transport_lost(struct pn__transport *t, PyObject *exc)
 void pn__transport_drop_socket(struct pn__transport *t)
 {
     struct pn__aio *aio = t->aio;
-    pn_list_remove(&t->gathering);
+    pn_list_remove(&t->gathered.node);
     if (aio && (pn__transport_stop_writing(t) < 0 || pn__transport_stop_reading(t) < 0))
         PyErr_WriteUnraisable((PyObject *)t);
     if (close_socket(t) < 0)

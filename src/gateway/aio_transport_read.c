@@ -139,15 +139,14 @@ static int read_data(struct pn__transport *t)
     return pn__transport_failed(t, "Fatal error: protocol.data_received() call failed.");
 }
 
-/* The room that the protocol offers. 0 or -1. */
-static int get_room(struct pn__transport *t, PyObject *protocol, Py_buffer *room)
+int pn__transport_get_room(struct pn__aio *aio, PyObject *protocol, Py_ssize_t hint,
+                           Py_buffer *room)
 {
-    PyObject *hint = PyLong_FromLong(-1);
-    PyObject *args[2] = {protocol, hint};
-    PyObject *buf = hint ? PyObject_VectorcallMethod(t->aio->words[PN__L_GET_BUFFER], args,
-                                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-                         : NULL;
-    Py_XDECREF(hint);
+    PyObject *args[2] = {protocol, PyLong_FromSsize_t(hint)};
+    PyObject *buf = args[1] ? PyObject_VectorcallMethod(aio->words[PN__L_GET_BUFFER], args,
+                                                        2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+                            : NULL;
+    Py_XDECREF(args[1]);
     int rc = buf ? PyObject_GetBuffer(buf, room, PyBUF_WRITABLE) : -1;
     Py_XDECREF(buf);
     if (rc < 0)
@@ -176,7 +175,7 @@ static int read_buffer(struct pn__transport *t)
     Py_buffer room;
     PyObject *protocol = Py_NewRef(t->protocol);
     int rc = 0;
-    if (pn_unlikely(get_room(t, protocol, &room) < 0)) {
+    if (pn_unlikely(pn__transport_get_room(t->aio, protocol, -1, &room) < 0)) {
         rc = pn__transport_failed(t, "Fatal error: protocol.get_buffer() call failed.");
     } else if (pn_unlikely(t->conn_lost > 0)) { /* get_buffer() did that */
         PyBuffer_Release(&room);
@@ -196,6 +195,24 @@ static int read_buffer(struct pn__transport *t)
     return rc;
 }
 
+/* To a protocol in C, which copies what it keeps. */
+static int read_native(struct pn__transport *t)
+{
+    char *scratch = pn__aio_scratch(t->aio);
+    ssize_t n = scratch ? receive(t, scratch, PN__AIO_SCRATCH) : -1;
+    if (pn_unlikely(n <= 0)) {
+        if (n == 0)
+            return on_eof(t);
+        return n == -2 ? 0 : pn__transport_failed(t, "Fatal read error on socket transport");
+    }
+    PyObject *protocol = Py_NewRef(t->protocol);
+    int rc = t->received(protocol, scratch, (size_t)n);
+    Py_DECREF(protocol);
+    if (pn_likely(rc == 0))
+        return 0;
+    return pn__transport_failed(t, "Fatal error: protocol.buffer_updated() call failed.");
+}
+
 /* The caller has a reference to SELF. */
 static int read_ready(PyObject *self)
 {
@@ -203,7 +220,7 @@ static int read_ready(PyObject *self)
     if (pn_unlikely(t->conn_lost > 0 || !t->aio))
         return 0;
     struct pn__aio *aio = (struct pn__aio *)Py_NewRef((PyObject *)t->aio);
-    int rc = pn_likely(!t->buffered) ? read_data(t) : read_buffer(t);
+    int rc = t->received ? read_native(t) : t->buffered ? read_buffer(t) : read_data(t);
     Py_DECREF((PyObject *)aio);
     return rc;
 }

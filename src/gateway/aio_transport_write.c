@@ -176,40 +176,11 @@ static int send_now(struct pn__transport *t)
 
 int pn__transport_flush(struct pn__transport *t)
 {
-    pn_list_remove(&t->gathering);
+    pn_list_remove(&t->gathered.node);
     /* A loop that is closed here belongs to the parent, whose output this is. */
     if (t->out.count == 0 || t->writing || t->conn_lost > 0 || !t->aio || t->aio->closed)
         return 0;
     return send_now(t);
-}
-
-int pn__transports_flush(struct pn__aio *aio, PyObject *context)
-{
-    struct pn_list *node;
-    PyObject *type, *exc, *tb;
-    int rc = 0;
-    PyErr_Fetch(&type, &exc, &tb); /* the callback's */
-    bool entered = PyContext_Enter(context) == 0;
-    if (!entered) /* somebody else's who is in it: better in another one than late */
-        PyErr_Clear();
-    while ((node = pn_list_pop_front(&aio->gathering))) {
-        struct pn__transport *t = pn_list_entry(node, struct pn__transport, gathering);
-        Py_INCREF(t);
-        if (pn_unlikely(pn__transport_flush(t) < 0)) {
-            if (!type && pn__transport_ends_the_loop()) {
-                PyErr_Fetch(&type, &exc, &tb);
-                rc = -1;
-            } else {
-                PyErr_WriteUnraisable((PyObject *)t);
-            }
-        }
-        Py_DECREF(t);
-    }
-    if (entered && PyContext_Exit(context) < 0)
-        PyErr_WriteUnraisable(context);
-    if (type)
-        PyErr_Restore(type, exc, tb);
-    return rc;
 }
 
 /* Something was queued: it goes at the callback's end, or now, or when the socket has room. */
@@ -219,8 +190,8 @@ static int settle(struct pn__transport *t)
     if (!t->writing) {
         if (!aio->in_callback || t->out.bytes > PN__OUT_GATHER_MAX)
             return pn__transport_flush(t);
-        if (!pn_list_linked(&t->gathering))
-            pn_list_push_back(&aio->gathering, &t->gathering);
+        if (!pn_list_linked(&t->gathered.node))
+            pn_list_push_back(&aio->gathering, &t->gathered.node);
         return 0;
     }
     return pn__transport_maybe_pause(t);
@@ -318,55 +289,6 @@ PyObject *pn__transport_write(PyObject *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-static int queue_line(struct pn__out *out, PyObject *line)
-{
-    if (PyBytes_CheckExact(line)) {
-        if (PyBytes_GET_SIZE(line) == 0)
-            return 0;
-        return pn__out_append(out, Py_NewRef(line), PyBytes_AS_STRING(line),
-                              (size_t)PyBytes_GET_SIZE(line));
-    }
-    Py_buffer view;
-    if (PyObject_GetBuffer(line, &view, PyBUF_SIMPLE) < 0)
-        return -1;
-    int rc = view.len > 0 ? pn__out_add(out, line, view.buf, (size_t)view.len, 0) : 0;
-    PyBuffer_Release(&view);
-    return rc;
-}
-
-/* LINES is a list or tuple of our own: nothing is queued unless all of them can be. */
-static int queue_lines(struct pn__transport *t, PyObject *lines)
-{
-    struct pn__out fresh = {0};
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(lines);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *line = Py_NewRef(PySequence_Fast_GET_ITEM(lines, i)); /* a buffer may run code */
-        int rc = queue_line(&fresh, line);
-        Py_DECREF(line);
-        if (rc < 0 || n != PySequence_Fast_GET_SIZE(lines)) {
-            if (rc == 0)
-                PyErr_SetString(PyExc_RuntimeError, "the list changed while it was written");
-            pn__out_clear(&fresh);
-            return -1;
-        }
-    }
-    if (t->out.count == 0) {
-        pn__out_clear(&t->out);
-        t->out = fresh;
-        return 0;
-    }
-    int rc = 0;
-    for (size_t i = 0; i < fresh.count; i++) {
-        const struct pn__piece *p = &fresh.pieces[i];
-        if (rc == 0)
-            rc = pn__out_append(&t->out, p->owner, p->data, p->size);
-        else
-            Py_DECREF(p->owner);
-    }
-    free(fresh.pieces);
-    return rc;
-}
-
 PyObject *pn__transport_writelines(PyObject *self, PyObject *list)
 {
     struct pn__transport *t = (struct pn__transport *)self;
@@ -381,7 +303,7 @@ PyObject *pn__transport_writelines(PyObject *self, PyObject *list)
             rc = write_lost(t);
     } else {
         bool waited = t->out.count > 0;
-        rc = queue_lines(t, lines);
+        rc = pn__out_add_lines(&t->out, lines);
         if (rc == 0 && t->conn_lost == 0 && t->out.count > 0)
             rc = !waited && first_in_callback(t) ? send_now(t) : settle(t);
     }
