@@ -83,7 +83,7 @@ class _Spawned:
         if not future.set_running_or_notify_cancel():
             return
         if not admitted:
-            future.set_exception(RuntimeError("no core was free for it before the server's stop"))
+            future.set_exception(RuntimeError("no core was free for it in time"))
             return
         try:
             result = self.context.run(function, *args, **kwargs)

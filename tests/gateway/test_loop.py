@@ -65,11 +65,30 @@ def test_timers():
         await over
         assert said == [0, 1, 2, *(f"same {i}" for i in range(20))]
         assert all(loop.time() >= h.when() for h in same)
-        for bad in (float("nan"), float("inf")):
-            loop.call_later(bad, said.append, "never").cancel()
+        never = [loop.call_later(at, said.append, "never") for at in (float("nan"), float("inf"))]
         loop.call_later(-5, said.append, "at once")
         await asyncio.sleep(0.01)
         assert said[-1] == "at once"
+        assert "never" not in said
+        for handle in never:
+            handle.cancel()
+
+    run(main)
+
+
+def test_a_timer_is_never_early():
+    async def main(loop):
+        early = []
+
+        def due(when):
+            early.append(loop.time() < when)
+
+        for _ in range(200):
+            when = loop.time() + 0.0003
+            loop.call_at(when, due, when)
+            await asyncio.sleep(0.0001)
+        await asyncio.sleep(0.01)
+        assert early == [False] * 200
 
     run(main)
 
@@ -139,6 +158,138 @@ def test_descriptors():
             loop.add_reader("no file", print)
 
     run(main)
+
+
+def test_a_descriptor_whose_number_is_another_file():
+    async def main(loop):
+        said = []
+        first, first_peer = socket.socketpair()
+        number = first.fileno()
+        loop.add_reader(number, said.append, "first")
+        loop.add_writer(number, said.append, "writable")
+        first.close()
+        first_peer.close()
+        second, peer = socket.socketpair()
+        if second.fileno() != number:
+            os.dup2(second.fileno(), number)
+        loop.add_reader(number, lambda: said.append(os.read(number, 9)))
+        peer.send(b"second")
+        await asyncio.sleep(0.02)
+        assert b"second" in said
+        assert "first" not in said
+        loop.remove_reader(number)
+        loop.remove_writer(number)
+        if second.fileno() != number:
+            os.close(number)
+        second.close()
+        peer.close()
+
+    run(main)
+
+
+def test_a_callback_that_is_replaced_is_cancelled():
+    async def main(loop):
+        here, there = socket.socketpair()
+        with here, there:
+            before = loop._add_reader(there, print)
+            after = loop._add_reader(there, print)
+            assert before.cancelled()
+            assert not after.cancelled()
+            assert loop.remove_reader(there)
+            assert after.cancelled()
+
+    run(main)
+
+
+def test_cancelled_in_the_turn_in_which_it_is_due():
+    async def main(loop):
+        said = []
+        later = []
+        loop.call_soon(lambda: [handle.cancel() for handle in later])
+        later += [loop.call_soon(said.append, 1), loop.call_later(0, said.append, 2)]
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        assert not said
+
+    run(main)
+
+
+def test_a_turn_ends():
+    """What a callback schedules comes in the next one."""
+
+    async def main(loop):
+        said = []
+
+        def again():
+            said.append(loop.time())
+            loop.call_soon(again)
+
+        loop.call_soon(again)
+        for count in range(1, 5):
+            await asyncio.sleep(0)
+            assert len(said) == count
+
+    run(main)
+
+
+def test_exit_leaves_what_comes_after_it():
+    loop = Loop()
+    said = []
+    loop.call_soon(sys.exit, 3)
+    loop.call_soon(said.append, "after")
+    with raising(SystemExit, "3"):
+        loop.run_forever()
+    assert not said
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert said == ["after"]
+
+    def handler(loop, context):
+        sys.exit(4)
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(int, "no number")
+    with raising(SystemExit, "4"):
+        loop.run_forever()
+    loop.close()
+
+
+def test_handles_of_others():
+    async def main(loop):
+        said = []
+        other = Loop()
+        handle = other.call_soon(said.append, "wrong")
+        loop._add_callback(handle)  # it is another loop's
+        loop._add_callback(asyncio.Handle(said.append, ("asyncio's",), loop))
+        mine = loop.call_soon(said.append, "once")
+        loop._add_callback(mine)
+        gone = loop.call_soon(said.append, "never")
+        gone.cancel()
+        loop._add_callback(gone)
+        await asyncio.sleep(0.01)
+        assert sorted(said) == ["asyncio's", "once"]
+        other.close()
+
+    run(main)
+
+
+def test_two_threads_cannot_run_it():
+    loop = Loop()
+    refused = []
+
+    def other():
+        time.sleep(0.05)  # the loop sleeps by then
+        try:
+            loop._run_once()
+        except RuntimeError as exc:
+            refused.append(str(exc))
+        loop.call_soon_threadsafe(loop.stop)
+
+    threading.Thread(target=other).start()
+    loop.call_later(60, loop.stop)
+    loop.run_forever()
+    assert refused == ["This event loop is already running"]
+    loop.close()
 
 
 def test_threads_wake_it():

@@ -77,6 +77,47 @@ def test_all_of_it_is_sent():
     run(main)
 
 
+def test_what_is_sent_is_free_again():
+    async def main(loop):
+        here, there = pair()
+        data = bytearray(b"x" * 1000)
+        call = loop.sock_sendall(here, data)
+        await call
+        data += b"y"  # nobody keeps its memory where it is
+        data = bytearray(10_000_000)
+        call = loop.sock_sendall(here, data)
+        task = asyncio.create_task(call)
+        await asleep()
+        with raising(BufferError):
+            data.clear()
+        task.cancel()
+        with raising(asyncio.CancelledError):
+            await task
+        data.clear()
+        with raising(RuntimeError, "already awaited"):
+            call.send(None)
+        here.close()
+        there.close()
+
+    run(main)
+
+
+def test_what_is_thrown_in():
+    async def main(loop):
+        here, there = pair()
+        for thrown, kind in ((LookupError, LookupError), (LookupError("x"), LookupError)):
+            with raising(kind):
+                loop.sock_recv(there, 9).throw(thrown)
+        with raising(TypeError, "BaseException"):
+            loop.sock_recv(there, 9).throw(5)
+        with raising(TypeError, "just-started"):
+            loop.sock_recv(there, 9).send(5)
+        here.close()
+        there.close()
+
+    run(main)
+
+
 def test_datagrams_and_accept():
     async def main(loop):
         a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in "ab")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import SLOW, Server
+from harness import SLOW, Server, wait_until
 
 Serve = Callable[..., Server]
 
@@ -106,6 +106,20 @@ def test_other_requests_go_on(serve: Serve) -> None:
     assert got == ["waited"] * 5
 
 
+def program(folder: Path, source: str) -> str:
+    """What a program says that runs without a server."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore::RuntimeWarning", "-c", source],
+        env=Server(folder, listen=False).environment(),
+        capture_output=True,
+        text=True,
+        timeout=60 * SLOW,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 SPAWN = """
 import asyncio, contextvars, threading, time
 
@@ -130,6 +144,25 @@ def spawn_fails():
 def nested():
     return pelton.spawn(lambda: pelton.spawn(work, 1).result(30)).result(30)
 
+ran = []
+
+def current():
+    return pelton.spawn(lambda: type(asyncio.get_event_loop()).__name__).result(30)
+
+def crowded():
+    gate = threading.Event()
+    first = pelton.spawn(gate.wait)
+    answer = repr(pelton.spawn(ran.append, "dropped").exception(30))
+    gate.set()
+    return f"{first.result(30)} {answer} {ran}"
+
+def later():
+    kept, dropped = (pelton.spawn(ran.append, name) for name in ("kept", "dropped"))
+    return f"{dropped.cancel()} {not kept.done()}"
+
+def what_ran():
+    return " ".join(ran)
+
 async def core():
     tick = asyncio.create_task(asyncio.sleep(0))
     got = await asyncio.gather(*(pelton.to_core(work, i) for i in range(3)))
@@ -150,6 +183,12 @@ def application(environ, start_response):
 """
 
 
+@pytest.mark.parametrize("carrier", [("--threads", 2), ("--async", 2)])
+def test_spawn_in_a_crowd(serve: Serve, carrier: tuple[str, int]) -> None:
+    server = serve(*carrier, "--queue-timeout", "0.3", app=SPAWN)
+    assert text(server, "/crowded") == "True RuntimeError('no core was free for it in time') []"
+
+
 @pytest.mark.parametrize("carrier", ["threads", "fibers", "asyncio"])
 def test_spawn(serve: Serve, carrier: str) -> None:
     server = serve(*CARRIERS[carrier], app=SPAWN)
@@ -159,6 +198,19 @@ def test_spawn(serve: Serve, carrier: str) -> None:
         assert text(server, "/core") == "0 mine, 1 mine, 2 mine True"
     assert text(server, "/spawn_fails") == "LookupError('on purpose')"
     assert text(server, "/core_fails") == "LookupError('on purpose')"
+
+
+def test_what_is_spawned_has_the_servers_loop(serve: Serve) -> None:
+    server = serve("--asyncio", 8, app=SPAWN)
+    for _ in range(3):
+        assert text(server, "/current") == "HomeLoop"
+
+
+def test_spawn_with_a_single_core(serve: Serve) -> None:
+    server = serve(*CARRIERS["inline"], app=SPAWN)
+    assert text(server, "/core") == "0 mine, 1 mine, 2 mine True"
+    assert text(server, "/later") == "True True"
+    wait_until(lambda: text(server, "/what_ran") == "kept", 5 * SLOW, "it was not called")
 
 
 AT_THE_END = """
@@ -192,6 +244,34 @@ def test_what_is_spawned_at_the_end_is_refused(serve: Serve) -> None:
     assert text(server, "/") == "ok"
     server.stop()
     assert "refused: no core was free" in server.log
+
+
+CUT = """
+import sys, time
+import pelton
+
+def waits():
+    print("waits", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+def over(future):
+    print("it raised", type(future.exception()).__name__, file=sys.stderr, flush=True)
+
+def application(environ, start_response):
+    pelton.spawn(waits).add_done_callback(over)
+    start_response("200 OK", [])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("carrier", ["threads", "fibers", "asyncio"])
+def test_what_is_spawned_is_cut_after_the_grace(serve: Serve, carrier: str) -> None:
+    server = serve(*CARRIERS[carrier], "--shutdown-timeout", "0.3", app=CUT)
+    server.expect_log("1 request is cut before the end")
+    assert text(server, "/") == "ok"
+    server.wait_log("waits")
+    server.stop()
+    assert "it raised RequestCut" in server.log
 
 
 FLASK = """
@@ -247,6 +327,45 @@ def test_async_views(serve: Serve, framework: str, carrier: str) -> None:
     assert got == ["async view"] * 9
 
 
+INTERRUPTED = """
+import asyncio, signal, threading, time
+import pelton
+from pelton import _home
+
+class Alarm(Exception):
+    pass
+
+def ring(number, frame):
+    raise Alarm
+
+async def waits():
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+
+cancelled = threading.Event()
+loop = pelton.Loop()
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+_home._running = loop
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    pelton.await_(waits())
+except Alarm:
+    print("interrupted", cancelled.wait(30))
+loop.call_soon_threadsafe(loop.stop)
+thread.join()
+loop.close()
+"""
+
+
+def test_an_interrupted_wait_cancels_its_task(tmp_path: Path) -> None:
+    assert program(tmp_path, INTERRUPTED) == "interrupted True\n"
+
+
 PROGRAM = """
 import asyncio
 import pelton
@@ -273,13 +392,4 @@ print(pelton.run(twice()))
 
 
 def test_without_a_server(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore::RuntimeWarning", "-c", PROGRAM],
-        env=Server(tmp_path, listen=False).environment(),
-        capture_output=True,
-        text=True,
-        timeout=20 * SLOW,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "cannot be called from a running event loop" in done.stdout
+    assert "cannot be called from a running event loop" in program(tmp_path, PROGRAM)
