@@ -526,40 +526,6 @@ def test_client_leaves(serve: Serve, kind: tuple[str, ...], what: str, how: str)
         assert bool(seen["raised"]) != bool({"left", "end"} & set(seen["done"])), seen
 
 
-LEFT = """
-import asyncio, pelton
-
-async def app(scope, receive, send):
-    how = scope["path"].strip("/")
-    if how.startswith("started"):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x", "more_body": True})
-    print("begins", how, flush=True)
-    while not (await receive())["type"].endswith(".disconnect"):
-        pass
-    print("ends", how, flush=True)
-    if how.endswith("raises"):
-        raise pelton.ClientDisconnected
-    if how.endswith("fails"):
-        raise ValueError("on purpose")
-"""
-
-
-@pytest.mark.parametrize("how", ["returns", "raises", "fails"])
-@pytest.mark.parametrize("what", ["started", "not-started", "websocket"])
-def test_who_hears_of_the_end_may_return(serve: Serve, what: str, how: str) -> None:
-    """An application that ends at http.disconnect, as one that streams events does, is no error."""
-    server = serve("--disable-logging", app=LEFT)
-    if how == "fails":
-        server.expect_log(rf"GET /{what}-fails: the application failed(.|\n)*on purpose")
-    head = HANDSHAKE if what == "websocket" else b"GET /%s HTTP/1.1\r\nHost: h\r\n\r\n"
-    with slow_socket(server) as sock:
-        sock.sendall(head % f"{what}-{how}".encode())
-        server.wait_log(f"^begins {what}")
-    server.wait_log(f"^ends {what}")
-    server.stop()
-
-
 # --- The server's end -------------------------------------------------------------------------
 
 STAYS = """

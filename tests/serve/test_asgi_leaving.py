@@ -7,17 +7,33 @@ from collections.abc import Callable
 
 import pytest
 from harness import Server
+from wsraw import HANDSHAKE
 
 Serve = Callable[..., Server]
 
 APP = """
 import asyncio, sys
+import pelton
 
 class FrameworksDisconnect(Exception):
     pass
 
 async def heed(scope, receive, send):
     assert (await receive())["type"] == "http.disconnect"
+
+async def raises(scope, receive, send):
+    await heed(scope, receive, send)
+    raise pelton.ClientDisconnected
+
+async def deaf(scope, receive, send):
+    print("deaf waits", file=sys.stderr)
+    await asyncio.sleep(0.3)
+
+async def handshake(receive, send):
+    assert (await receive())["type"] == "websocket.connect"
+    print("handshake waits", file=sys.stderr)
+    assert (await receive())["type"] == "websocket.disconnect"
+    print("handshake is over", file=sys.stderr)
 
 async def write(scope, receive, send):
     while True:
@@ -55,6 +71,8 @@ async def mixed(scope, receive, send):
         raise BaseExceptionGroup("of a task group", [exc, ValueError("its own")])
 
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        return await handshake(receive, send)
     assert scope["type"] == "http"
     await receive()
     name = scope["path"][1:]
@@ -79,7 +97,7 @@ def leave(server: Server, name: str, wait_for: bytes = b"first") -> None:
     server.wait_log(f"^{name} is over")
 
 
-@pytest.mark.parametrize("name", ["heed", "write", "wrap", "cause", "group"])
+@pytest.mark.parametrize("name", ["heed", "raises", "write", "wrap", "cause", "group"])
 def test_no_fault(serve: Serve, kind: tuple[str, ...], name: str) -> None:
     """It ends since its client has left: that is no failure. The fixture looks at the log."""
     server = serve(*kind, app=APP)
@@ -92,6 +110,22 @@ def test_left_before_the_answer(serve: Serve, kind: tuple[str, ...]) -> None:
     leave(server, "late", wait_for=b"")
     server.wait_log(r'"GET /late HTTP/1.1" .*error="client gone"')
     assert '" 500 ' not in server.log
+
+
+def test_left_before_the_handshake_was_answered(serve: Serve, kind: tuple[str, ...]) -> None:
+    server = serve(*kind, app=APP)
+    with server.connect() as sock:
+        sock.sendall(HANDSHAKE % b"handshake")
+        server.wait_log("^handshake waits")
+    server.wait_log("^handshake is over")
+    server.wait_log(r'"GET /handshake HTTP/1.1" .*error="client gone"')
+
+
+def test_who_has_not_asked_has_not_heard(serve: Serve, kind: tuple[str, ...]) -> None:
+    """It returned in the middle of its answer by a mistake; that the client left is a coincidence."""
+    server = serve(*kind, app=APP)
+    server.expect_log("/deaf: the application returned without completing its response")
+    leave(server, "deaf")
 
 
 @pytest.mark.parametrize(
