@@ -122,7 +122,7 @@ def test_left_before_the_handshake_was_answered(serve: Serve, kind: tuple[str, .
 
 
 def test_who_has_not_asked_has_not_heard(serve: Serve, kind: tuple[str, ...]) -> None:
-    """It returned in the middle of its answer by a mistake; that the client left is a coincidence."""
+    """That it returned in the middle of its answer is a mistake, though its client has left."""
     server = serve(*kind, app=APP)
     server.expect_log("/deaf: the application returned without completing its response")
     leave(server, "deaf")
