@@ -80,6 +80,7 @@ enum {
     PN_CORE_THREADS_DEFAULT = 64, /* when nothing is said about carriers, but for uWSGI's options */
     PN_CORE_ASGI_DEFAULT = 4,     /* fibers beside an ASGI application, which runs on home */
     PN_CORE_QUEUE_DEFAULT = 4096, /* ready requests that wait for a core; more is 503 */
+    PN_CORE_MALLOC_ARENAS = 2,    /* of glibc's, for a worker's threads */
     PN_CORE_IDLE_KEEP = 4,        /* idle carriers above this many may leave */
     PN_CORE_LEASE_MS = 10,        /* inside the application before the watchdog takes the baton */
     PN_CORE_SLOT_WAIT_MS = 5,     /* waiting for a run slot is advice only */

@@ -2,6 +2,7 @@
 /* Allocation wrappers and pools; see mem.h for who may fail. */
 #include "base/mem.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,13 @@ static bool must_fail(void)
         return false;
     unsigned long nth = atomic_fetch_add(&fail_count, 1) + 1;
     return nth == at || (nth > at && atomic_load(&fail_forever));
+}
+
+void pn_mem_limit_arenas(int max)
+{
+    const char *tunables = getenv("GLIBC_TUNABLES");
+    if (!getenv("MALLOC_ARENA_MAX") && !(tunables && strstr(tunables, "arena_max")))
+        (void)mallopt(M_ARENA_MAX, max);
 }
 
 void *pn_try_malloc(size_t n)

@@ -20,6 +20,10 @@ void *pn_try_realloc(void *p, size_t n) PN_MUST_CHECK;
 /* The same, beginning with a cache line. */
 void *pn_try_malloc_lines(size_t n) PN_MUST_CHECK;
 
+/* glibc's malloc makes up to eight arenas a processor, one thread after the other; each keeps what it held at most. At
+ * most MAX from now on, unless the environment says how many (MALLOC_ARENA_MAX, GLIBC_TUNABLES). */
+void pn_mem_limit_arenas(int max);
+
 /* Tests only: the NTH pn_try_* call from now on (1 = the next) fails, and all after it when
  * FOREVER; 0 switches it off. Returns how many calls were counted since the last setting. */
 unsigned long pn_mem_fail_at(unsigned long nth, bool forever);

@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bounds.h"
 #include "base/clock.h"
+#include "base/mem.h"
 #include "http/access_log.h"
 #include "http/ws_conn.h"
 #include "main/flush_poller.h"
@@ -128,6 +130,9 @@ static int make_cores(struct pn__worker *w)
         .log_blocking_ns = carrier->log_blocking_ms * PN_NS_PER_MS,
         .host = pn_gateway_host(w->config->gateway),
     };
+    /* Who holds the GIL and who doesn't: more of them seldom allocate at once. */
+    if (carrier->kind == PN_CARRIER_THREADS)
+        pn_mem_limit_arenas(PN_CORE_MALLOC_ARENAS);
     w->cores = pn_cores_create(w->loop, &config);
     if (!w->cores)
         return fail(w, "the cores cannot be made", errno);

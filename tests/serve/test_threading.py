@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import Server
+from harness import SLOW, Server
 
 Serve = Callable[..., Server]
 TOGETHER = 4
@@ -43,6 +43,19 @@ def child():
     answer = queue.get()
     process.join()
     return {**answer, "exit": process.exitcode, "parent": threading.current_thread().name}
+
+def arenas():
+    import ctypes
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    held = [bytes(5000) for _ in range(100)]
+    while len(inside) < 4:
+        time.sleep(0.01)
+    name = f"malloc-{names()['me']}".encode()
+    file = ctypes.c_void_p(libc.fopen(name, b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    return open(name).read().count("<heap nr=")
 
 inside = []
 
@@ -97,3 +110,13 @@ def test_who_forks_is_its_childs_main_thread(serve: Serve, carrier: tuple[str, .
     assert (answer["me"], answer["is main"], answer["names"]) == ("MainThread", True, [])
     assert not answer["daemon"]
     assert answer["parent"].startswith("pelton-core-")
+
+
+@pytest.mark.skipif(SLOW > 1, reason="a sanitizer's malloc has no arenas")
+@pytest.mark.parametrize(("env", "most"), [({}, 2), ({"MALLOC_ARENA_MAX": "8"}, 8)])
+def test_threads_share_mallocs_arenas(serve: Serve, env: dict[str, str], most: int) -> None:
+    """Else each has one (up to eight a processor), and each keeps what it held at most."""
+    server = serve("--threads", "8", app=APP, env=env)
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        found = max(pool.map(lambda _: ask(server, "/arenas"), range(TOGETHER)))
+    assert found <= 2 if most == 2 else 2 < found <= most

@@ -35,6 +35,14 @@ if redis:
     AWAY += (redis.ConnectionError, redis.TimeoutError, psycopg2.OperationalError)
     # Longer than any blpop: redis-py would begin it anew after 5 s of its own, ten times.
     POOL = redis.Redis(port=HERE.get("redis", 0), max_connections=256, socket_timeout=30)
+    if "redis" in HERE:
+        # As many as there are clients, now: what a connection keeps would look like growth later.
+        opened = [POOL.connection_pool.get_connection() for _ in range(32)]
+        for each in opened:
+            each.send_command("PING")
+            each.read_response()
+            POOL.connection_pool.release(each)
+        del opened
 CONTEXT = ssl.create_default_context(cafile=HERE["certificate"])
 LOCK, JOBS = threading.Lock(), queue.Queue()
 
