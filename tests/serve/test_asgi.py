@@ -570,3 +570,35 @@ async def wait(scope, receive, send):
     assert server.stop(signal.SIGTERM) == 0
     assert "cleaned up" in server.log
     assert "never" not in server.log
+
+
+def test_a_cut_request_is_over_before_the_lifespan(serve: Serve, kind: tuple[str, ...]) -> None:
+    """It is cancelled, and receive() says why at once: shutdown comes when no request runs."""
+    app = """
+import asyncio
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for name in ("startup", "shutdown"):
+            await receive()
+            print("lifespan", name, flush=True)
+            await send({"type": f"lifespan.{name}.complete"})
+        return
+    await receive()
+    print("waiting", flush=True)
+    try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        print("cancelled", flush=True)
+    message = await receive()
+    print("told", message["type"], flush=True)
+"""
+    server = serve(*kind, "--shutdown-timeout", "0.2", app=app)
+    server.expect_log(r"1 request is cut")
+    sock = server.connect()
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    server.wait_log("waiting")
+    assert server.stop(signal.SIGTERM) == 0
+    lines = server.log.splitlines()
+    wanted = ["cancelled", "told http.disconnect", "lifespan shutdown"]
+    assert [line for line in lines if line in wanted] == wanted
