@@ -163,6 +163,9 @@ int pn_cores_own_memory(struct pn_cores *cores, void *address, size_t size, cons
 void **pn_core_values(struct pn_core *core);
 /* A fiber's stack, lowest address first (false for the others): for pthread_getattr_np. */
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size);
+/* After work that goes deeper than requests do: gives what a fiber's stack has below the caller's frame back to the kernel.
+ * Called on the core itself; no effect in the other carriers. */
+void pn_core_trim_stack(const struct pn_core *core);
 /* True when this core runs server code and may touch the loop: as the runner, or on loan. False inside the application
  * in every carrier: that is how redirected calls tell the two apart. (With fibers and inline a core
  * inside may touch the loop all the same, since nobody else runs.) */

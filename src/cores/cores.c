@@ -475,6 +475,15 @@ bool pn_core_stack(const struct pn_core *core, void **base, size_t *size)
     return true;
 }
 
+void pn_core_trim_stack(const struct pn_core *core)
+{
+    enum { IN_USE = 1024 }; /* by this function and what it calls */
+    PN_ASSERT(core == pn__core_self);
+    if (core->stack.mapping)
+        pn__stack_trim(&core->cores->stacks, &core->stack,
+                       (const char *)__builtin_frame_address(0) - IN_USE);
+}
+
 bool pn_core_owns_loop(const struct pn_core *core)
 {
     return core->on_loan || pn_core_is_runner(core);

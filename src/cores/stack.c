@@ -105,3 +105,11 @@ void pn__stack_put(struct pn__stack_pool *pool, struct pn__stack *stack)
     pool->kept[pool->kept_count++] = *stack;
     stack->mapping = NULL;
 }
+
+void pn__stack_trim(const struct pn__stack_pool *pool, const struct pn__stack *stack,
+                    const void *here)
+{
+    char *base = pn__stack_base(pool, stack);
+    size_t below = (size_t)((const char *)here - base) / pool->page_size * pool->page_size;
+    (void)madvise(base, below, MADV_DONTNEED);
+}

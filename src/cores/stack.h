@@ -32,6 +32,10 @@ int pn__stack_get(struct pn__stack_pool *pool, struct pn__stack *out) PN_MUST_CH
 /* Nobody runs on it any more. */
 void pn__stack_put(struct pn__stack_pool *pool, struct pn__stack *stack);
 
+/* Its pages below HERE, which is in use, go back to the kernel. */
+void pn__stack_trim(const struct pn__stack_pool *pool, const struct pn__stack *stack,
+                    const void *here);
+
 /* The part that may be used: lowest address above the guard, and size. */
 static inline void *pn__stack_base(const struct pn__stack_pool *pool, const struct pn__stack *s)
 {

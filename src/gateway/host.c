@@ -179,6 +179,7 @@ void pn__host_begin(struct pn_gateway *gw, struct pn_core *core, struct pn__stat
     Py_XDECREF(trace);
     Py_XDECREF(profile);
     Py_DECREF(threading);
+    pn_core_trim_stack(core);
 }
 
 void pn__host_start(struct pn_gateway *gw)

@@ -160,6 +160,11 @@ uintptr_t pn_core_ident(const struct pn_core *core)
     return (uintptr_t)core->cores->thread;
 }
 
+void pn_core_trim_stack(const struct pn_core *core)
+{
+    (void)core;
+}
+
 bool pn_core_stack(const struct pn_core *core, void **base, size_t *size)
 {
     (void)core;

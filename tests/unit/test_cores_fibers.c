@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The fiber carrier: the common scenarios, and what only fibers have. */
+#include <sys/mman.h>
+
 #include "cores_scenarios_cut.h"
 
 #define FIBERS PN_CARRIER_FIBERS
@@ -118,6 +120,50 @@ static void test_identity(void **state)
     all_done(all, 20);
     /* A wait in each, and no more fibers than could run at once. */
     assert_true(server_stats(&s).carriers <= 9);
+    free(all);
+    server_free(&s);
+}
+
+__attribute__((noinline)) static void go_deep(void)
+{
+    volatile char deep[128 << 10];
+    for (size_t i = 0; i < sizeof(deep); i += 1024)
+        deep[i] = 1;
+}
+
+/* Pages of the core's stack that have memory. */
+static unsigned stack_pages(const struct pn_core *core)
+{
+    unsigned char has[64] = {0};
+    void *base;
+    size_t size;
+    unsigned count = 0;
+    MUST(pn_core_stack(core, &base, &size) && size <= sizeof(has) * 4096);
+    MUST(mincore(base, size, has) == 0);
+    for (size_t i = 0; i < size / 4096; i++)
+        count += has[i] & 1;
+    return count;
+}
+
+static void app_trims(struct request *r)
+{
+    struct pn_core *core = pn_core_self();
+    unsigned before = stack_pages(core);
+    go_deep();
+    MUST(stack_pages(core) >= before + 20);
+    pn_core_trim_stack(core);
+    r->result = (int)(stack_pages(core) - before);
+}
+
+static void test_stack_is_trimmed(void **state)
+{
+    (void)state;
+    struct server s;
+    server_make(&s, FIBERS, NULL);
+    struct request *all = requests_make(&s, 1, app_trims);
+    assert_int_equal(server_run(&s, 1), 0);
+    all_done(all, 1);
+    assert_in_range(all[0].result, 0, 2);
     free(all);
     server_free(&s);
 }
@@ -496,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_stress),
         cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_stack_is_trimmed),
         cmocka_unit_test(test_sleepers_are_fetched),
         cmocka_unit_test(test_ping_pong),
         cmocka_unit_test(test_resumed_once),
