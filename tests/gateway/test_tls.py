@@ -204,9 +204,18 @@ def test_the_lower_transport_is_paused():
 
 def test_a_callback_gathers_its_writes():
     async def main(loop):
-        transport, protocol, peer = await connect(loop, read_all)
+        records = []
+
+        def count_records(conn, direction, version, *what):
+            if (direction, what[0]) == ("write", ssl._TLSContentType.HEADER):
+                records.append(int.from_bytes(what[2][3:5], "big"))
+
+        context = client_context()
+        context._msg_callback = count_records
+        transport, protocol, peer = await connect(loop, read_all, context=context)
         await asyncio.sleep(0)
         sizes = []
+        records.clear()
         count = transport.get_write_buffer_size
         for i in range(5):
             transport.write(b"%d" % i)
@@ -214,6 +223,8 @@ def test_a_callback_gathers_its_writes():
         assert sizes == [0, 1, 2, 3, 4], sizes  # the first at once, the others together
         await asyncio.sleep(0)
         assert count() == 0
+        assert len(records) == 2, records
+        assert records[1] == records[0] + 3  # all four in one
         transport.write(b"5")
         transport.write(b"6" * 70_000)  # not worth waiting for
         assert count() == 0 or transport._transport.get_write_buffer_size() > 0
