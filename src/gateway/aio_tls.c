@@ -477,7 +477,7 @@ static PyType_Slot slots[] = {
 };
 
 static PyType_Spec spec = {
-    .name = "pelton._pelton.TlsTransport",
+    .name = "pelton._pelton.SslTransport",
     .basicsize = sizeof(struct pn__tls),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,
