@@ -696,16 +696,21 @@ def test_a_loop_that_goes_with_its_transports():
 
 
 def test_a_transport_goes_with_its_last_reference():
+    def silent(sock):
+        time.sleep(0.1)
+
     async def main(loop):
         gc.collect()
         gc.disable()
         refs = sys.getrefcount(loop)
         try:
-            for kind in KINDS:
+            for kind, work in ((Seen, read_all), (Buffered, read_all), (Seen, silent)):
                 context = client_context()
-                transport, protocol, peer = await connect(loop, read_all, kind, context)
+                transport, protocol, peer = await connect(loop, work, kind, context)
                 transport.write(b"x")
                 transport.close()
+                if work is silent:
+                    transport.abort()  # with the goodbye's time-out still to come
                 await protocol.lost
                 await peer.over()
                 watched = weakref.ref(transport), weakref.ref(context)

@@ -244,7 +244,13 @@ def test_cancelled_in_the_handshake():
             await until(lambda sock=here: sock.fileno() == -1)
             there.close()
             found.append(turns)
-        del here, there, task
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        transport = loop._make_ssl_transport(here, Seen(), client_context(), server_hostname="x")
+        transport.close()  # before its lower one is made
+        await until(lambda sock=here: sock.fileno() == -1)
+        there.close()
+        del here, there, task, transport
         gc.collect()
         return found
 
