@@ -7,6 +7,7 @@ A service that is away (drive.py restarts them) is a 503; what else goes wrong i
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import json
 import os
@@ -152,6 +153,26 @@ def where(_me: str) -> str:
     )
 
 
+class MallInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+        )
+    ]
+
+
+LIBC = ctypes.CDLL(None)
+LIBC.mallinfo2.restype = MallInfo
+
+
+def free_kb(_me: str) -> str:
+    """What malloc keeps of what was freed."""
+    return str(LIBC.mallinfo2().fordblks // 1024)
+
+
 def settle(_me: str) -> str:
     """What is kept open between requests is closed: drive.py counts descriptors then."""
     if redis and POOL:
@@ -160,7 +181,7 @@ def settle(_me: str) -> str:
 
 
 WAYS = {name[3:]: way for name, way in globals().items() if name.startswith("by_")}
-WAYS |= {"settle": settle, "where": where}
+WAYS |= {"settle": settle, "where": where, "free_kb": free_kb}
 
 
 def application(environ: dict, start_response: Callable) -> list[bytes]:
