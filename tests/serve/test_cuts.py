@@ -112,8 +112,9 @@ def application(environ, start_response):
         except OSError:
             cuts.append(time.monotonic())
             # The call has said that its time is over: the exception comes where that is no end.
-            while name.startswith("swallowed-"):
-                abs(0)
+            # (Not in a loop here: from 3.12 on its jump is in no try block, and skips the finally.)
+            if name.startswith("swallowed-"):
+                compute()
             raise
     except BaseException as error:
         end = type(error).__name__
