@@ -692,7 +692,7 @@ def test_a_loop_that_goes_with_its_transports():
         found = [make() for _ in range(3)]
         gc.collect()
     assert not any(ref() for refs in found for ref in refs), found
-    assert any("unclosed transport" in str(w.message) and "Tls" in str(w.message) for w in said)
+    assert any("unclosed transport" in str(w.message) and "SslTr" in str(w.message) for w in said)
 
 
 def test_a_transport_goes_with_its_last_reference():
