@@ -53,11 +53,11 @@ static void fd_ready(struct pn_watch *watch, uint32_t revents)
 
 static void fetch(const struct pn_core *core, unsigned step)
 {
-    const struct pn_core_host *host = core->cores->host;
     if (step == 0) {
         pn_prefetch(core, CORE_FETCHED);
         return;
     }
+    const struct pn_core_host *host = core->cores->host;
     if (step == FETCH_STEPS - 1)
         pn_prefetch(core->fiber.sp, STACK_FETCHED);
     if (host->fetch)
