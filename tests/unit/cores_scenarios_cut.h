@@ -71,6 +71,21 @@ static PN_UNUSED void scenario_cut(enum pn_carrier carrier, unsigned cores)
     server_free(&s);
 }
 
+/* One request, which is cut while it waits. */
+static PN_UNUSED void cut_one(enum pn_carrier carrier, void (*app)(struct request *r))
+{
+    struct server s;
+    server_make(&s, carrier, NULL);
+    struct request *all = requests_make(&s, 1, app);
+    struct cutter cutter;
+    cut_in(&cutter, &all[0], 20 * MS);
+    assert_int_equal(server_run(&s, 1), 0);
+    assert_int_equal(all[0].result, 1);
+    check_raises(&s.py, cutter.cut_ns);
+    free(all);
+    server_free(&s);
+}
+
 /* A second cut comes while the first one's clean-up waits: that is left alone. */
 static PN_UNUSED void app_cut_twice(struct request *r)
 {
@@ -85,16 +100,7 @@ static PN_UNUSED void app_cut_twice(struct request *r)
 
 static PN_UNUSED void scenario_cut_twice(enum pn_carrier carrier)
 {
-    struct server s;
-    server_make(&s, carrier, NULL);
-    struct request *all = requests_make(&s, 1, app_cut_twice);
-    struct cutter cutter;
-    cut_in(&cutter, &all[0], 20 * MS);
-    assert_int_equal(server_run(&s, 1), 0);
-    assert_int_equal(all[0].result, 1);
-    check_raises(&s.py, cutter.cut_ns);
-    free(all);
-    server_free(&s);
+    cut_one(carrier, app_cut_twice);
 }
 
 /* The exception comes out while it computes, and its clean-up waits at once: that is left alone. */
@@ -142,16 +148,7 @@ static PN_UNUSED void app_fails_when_cut(struct request *r)
 
 static PN_UNUSED void scenario_cut_fails_the_call(enum pn_carrier carrier)
 {
-    struct server s;
-    server_make(&s, carrier, NULL);
-    struct request *all = requests_make(&s, 1, app_fails_when_cut);
-    struct cutter cutter;
-    cut_in(&cutter, &all[0], 20 * MS);
-    assert_int_equal(server_run(&s, 1), 0);
-    assert_int_equal(all[0].result, 1);
-    check_raises(&s.py, cutter.cut_ns);
-    free(all);
-    server_free(&s);
+    cut_one(carrier, app_fails_when_cut);
 }
 
 /* --- stalls ------------------------------------------------------------------------------------------------- */
