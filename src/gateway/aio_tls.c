@@ -485,10 +485,5 @@ static PyType_Spec spec = {
 
 PyObject *pn__tls_make_type(PyObject *Py_UNUSED(unused), PyObject *base)
 {
-    if (!PyType_Check(base) ||
-        ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offsetof(struct pn__tls, aio)) {
-        PyErr_Format(PyExc_TypeError, "%R is no base for a transport", base);
-        return NULL;
-    }
-    return PyType_FromSpecWithBases(&spec, base);
+    return pn__transport_type_on(&spec, base, offsetof(struct pn__tls, aio));
 }

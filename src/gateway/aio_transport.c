@@ -498,12 +498,16 @@ static PyType_Spec spec = {
     .slots = slots,
 };
 
-PyObject *pn__transport_make_type(PyObject *Py_UNUSED(unused), PyObject *base)
+PyObject *pn__transport_type_on(PyType_Spec *of, PyObject *base, size_t offset)
 {
-    if (!PyType_Check(base) ||
-        ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offsetof(struct pn__transport, aio)) {
+    if (!PyType_Check(base) || ((PyTypeObject *)base)->tp_basicsize > (Py_ssize_t)offset) {
         PyErr_Format(PyExc_TypeError, "%R is no base for a transport", base);
         return NULL;
     }
-    return PyType_FromSpecWithBases(&spec, base);
+    return PyType_FromSpecWithBases(of, base);
+}
+
+PyObject *pn__transport_make_type(PyObject *Py_UNUSED(unused), PyObject *base)
+{
+    return pn__transport_type_on(&spec, base, offsetof(struct pn__transport, aio));
 }

@@ -69,6 +69,8 @@ struct pn__transport {
 
 /* LoopCore._make_transport_type(base): a new type on BASE, which derives from _FlowControlMixin without slots. */
 PyObject *pn__transport_make_type(PyObject *unused, PyObject *base);
+/* The same for the type of SPEC, whose own fields begin at OFFSET: a new reference, or NULL with an exception. */
+PyObject *pn__transport_type_on(PyType_Spec *spec, PyObject *base, size_t offset);
 /* loop._new_transport(sock, protocol, waiter, extra, server). EXTRA is kept; WAITER and SERVER may be None. */
 PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n);
 /* set_write_buffer_limits() and its kin: FORMAT is as PyArg_ParseTupleAndKeywords has it, *HIGH the
