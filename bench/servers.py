@@ -236,6 +236,8 @@ WAITING_ROWS = (
            app="waiting.py", takes=WAITING),
     pelton("pelton threads, waiting", "--threads", _COUNT, "--disable-logging",
            app="waiting.py", takes=WAITING),
+    pelton("pelton threads, bound", "--threads", _COUNT, "--disable-logging", "--cpu-affinity", "1",
+           app="waiting.py", takes=WAITING),
     _peer("granian, 1,000 threads", "granian", "granian", "--interface", "wsgi",
           "--host", "127.0.0.1", "--port", "{port}", "--workers", "1",
           "--blocking-threads", _COUNT, "waiting:application", takes=WAITING),

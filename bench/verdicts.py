@@ -111,6 +111,8 @@ TARGETS: tuple[Target, ...] = (
     Target("1,000 sleeping, fibers: requests per second", "waiting",
            figure("pelton fibers, waiting", "sleep_rps"), AT_LEAST, 9300),
     *_sleeping("threads", 35, 200),
+    Target("  bound to a processor: CPU each", "waiting",
+           figure("pelton threads, bound", "sleep_cpu_us"), AT_MOST, 35, "us"),
     Target("ASGI hello world: user instructions", "asgi",
            figure("pelton asgi", "keep_alive_instructions"), AT_MOST, 15_000),
     *_first("asgi", "keep_alive_cpu_us", "ASGI hello world"),

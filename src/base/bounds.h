@@ -105,6 +105,7 @@ enum {
 /* --- processes --- */
 enum {
     PN_WORKERS_MAX = 1024,
+    PN_AFFINITY_MAX = 1024, /* processors for one worker */
     PN_RESPAWN_BACKOFF_MIN_MS = 100,
     PN_RESPAWN_BACKOFF_MAX_MS = 30000,
     PN_SHUTDOWN_TIMEOUT_MS = 30000,

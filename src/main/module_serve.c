@@ -19,6 +19,7 @@
 
 #include "base/mem.h"
 #include "gateway/aio.h"
+#include "main/affinity.h"
 #include "main/describe.h"
 #include "main/load_guard.h"
 #include "main/module_app.h"
@@ -277,8 +278,25 @@ static int start_up(struct serve *s)
     return status;
 }
 
+/* Before the worker's threads are made, and those of an application that it loads itself. A worker serves where it may
+ * when it can't be bound. */
+static void bind_to_processors(const struct serve *s)
+{
+    char text[256];
+    int count = s->start->settings.processes.cpu_affinity;
+    if (count <= 0)
+        return;
+    int rc = pn__affinity_bind(s->slot, (unsigned)count, text, sizeof text);
+    if (rc < 0)
+        pn_log_warning(s->start->log, "worker %u could not be bound to processors: %s", s->slot + 1,
+                       strerror(-rc));
+    else
+        pn_log_info(s->start->log, "worker %u runs on processor %s", s->slot + 1, text);
+}
+
 static int serve_worker(struct serve *s)
 {
+    bind_to_processors(s);
     int status = s->gateway ? PN_EXIT_OK : load(s);
     if (status != PN_EXIT_OK)
         return status;

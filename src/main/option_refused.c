@@ -223,8 +223,7 @@ const struct pn_option_refusal pn__option_refusals[] = {
     {.names = "ksm profiler use-abort clock clock-list clocks-list pcre-jit refresh no-fd-passing "
               "safe-fd fd-safe force-cwd binsh",
      .reason = "Pelton has no such setting"},
-    {.names = "cpu-affinity prio",
-     .reason = "use taskset or nice, or systemd CPUAffinity= and Nice="},
+    {.names = "prio", .reason = "use nice, or systemd Nice="},
     {.names = "max-fd",
      .never = true,
      .reason = "the limit is raised to the hard one by itself (ulimit -Hn shows it)"},

@@ -371,6 +371,17 @@ static const struct pn_option options[] = {
      .group = GROUP_PROCESSES,
      .offset = AT(processes.lazy_apps),
      .help = "Load the application in each worker, not once before they are forked."},
+    {.name = "cpu-affinity",
+     .type = PN_OPTION_INT,
+     .flags = PN_OPTION_ADVANCED,
+     .group = GROUP_PROCESSES,
+     .offset = AT(processes.cpu_affinity),
+     .min = 1,
+     .max = PN_AFFINITY_MAX,
+     .metavar = "N",
+     .help = "Bind each worker to N processors of those that Pelton may use, the workers in turns. "
+             "With "
+             "threads, 1 spares the hand-overs from processor to processor."},
     {.name = "shutdown-timeout",
      .aliases = "worker-reload-mercy reload-mercy",
      .typos = "graceful-timeout timeout-graceful-shutdown",

@@ -103,6 +103,7 @@ struct pn_settings_processes {
     int processes;                /* --processes */
     bool master;                  /* --master; true after check when processes > 1 */
     bool lazy_apps;               /* --lazy-apps */
+    int cpu_affinity;             /* --cpu-affinity: processors for each worker; 0: not bound */
     int64_t shutdown_timeout_ms;  /* --shutdown-timeout */
     int64_t respawn_delay_ms;     /* --respawn-delay: after the first early death */
     int64_t respawn_delay_max_ms; /* --respawn-delay-max: where doubling stops */

@@ -299,3 +299,36 @@ def application(environ, start_response):
     first = next(pid for pid in server.pids() if pid != server.pid and parent(pid) == server.pid)
     os.kill(first, signal.SIGTERM)
     assert server.wait() == 0
+
+
+AFFINITY_APP = """
+import os, threading
+
+def application(environ, start_response):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(sorted(os.sched_getaffinity(0))))
+    thread.start()
+    thread.join()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getpid()} {sorted(os.sched_getaffinity(0))} {found[0]}".encode()]
+"""
+
+
+@pytest.mark.parametrize("master", [["--processes", "2"], ["--processes", "2", "--lazy-apps"], []])
+def test_workers_are_bound_to_processors_in_turns(serve: Serve, master: list[str]) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    server = serve(*master, "--threads", "4", "--cpu-affinity", "1", app=AFFINITY_APP)
+    workers = 2 if master else 1
+    if master:
+        settle(server, workers)
+    said = dict(re.findall(r"worker (\d) runs on processor (\d+)\n", server.log))
+    assert said == {str(i + 1): str(allowed[i % len(allowed)]) for i in range(workers)}
+    _, own, of_a_thread = server.get().body.decode().replace(", ", ",").split()
+    assert own == of_a_thread
+    assert own in {f"[{processor}]" for processor in said.values()}
+
+
+def test_more_processors_than_there_are(serve: Serve) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    server = serve("--cpu-affinity", "1000", app=AFFINITY_APP)
+    assert str(allowed) in server.get().body.decode()
