@@ -7,6 +7,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 void pn__landmarks_find(struct pn__landmarks *out)
 {
@@ -111,14 +112,17 @@ static bool dynamic_find(const struct pn__image *image, struct pn__dynamic *d)
     return true;
 }
 
-static bool in_relro(const struct pn__image *image, uintptr_t address)
+struct pn__span pn__image_sealed(const struct pn__image *image)
 {
+    uintptr_t page_mask = ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
     for (ElfW(Half) i = 0; i < image->phdr_count; i++) {
         const ElfW(Phdr) *p = &image->phdr[i];
-        if (p->p_type == PT_GNU_RELRO && address - (image->base + p->p_vaddr) < p->p_memsz)
-            return true;
+        uintptr_t start = image->base + p->p_vaddr;
+        /* As the linker rounds it: a last page that isn't all of it stays writable. */
+        if (p->p_type == PT_GNU_RELRO)
+            return (struct pn__span){start & page_mask, (start + p->p_memsz) & page_mask};
     }
-    return false;
+    return (struct pn__span){0, 0};
 }
 
 static bool is_import(ElfW(Xword) info, const ElfW(Sym) * symbol)
@@ -154,7 +158,6 @@ int pn__image_imports(const struct pn__image *image,
             uintptr_t slot = image->base + rela[i].r_offset;
             fn(ctx, &(struct pn__import){.name = d.strings + symbol->st_name,
                                          .slot = (uintptr_t *)slot,
-                                         .read_only = in_relro(image, slot),
                                          .dynamic = &d,
                                          .symbol = ELF64_R_SYM(rela[i].r_info)});
         }

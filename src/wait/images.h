@@ -33,13 +33,23 @@ enum pn__image_kind pn__image_classify(const struct pn__image *image,
 /* True when ADDRESS lies in one of the image's segments. */
 bool pn__image_contains(const struct pn__image *image, uintptr_t address);
 
-/* One import: the name, where the resolved address is kept, and whether that page is read-only
- * once the linker is done (RELRO). */
+/* From start on, up to end. */
+struct pn__span {
+    uintptr_t start;
+    uintptr_t end;
+};
+static inline bool pn__span_contains(const struct pn__span *span, uintptr_t address)
+{
+    return address >= span->start && address < span->end;
+}
+/* The pages that are read-only once the linker is done with them (RELRO). */
+struct pn__span pn__image_sealed(const struct pn__image *image);
+
+/* One import: the name, and where the resolved address is kept. */
 struct pn__dynamic;
 struct pn__import {
     const char *name;
     uintptr_t *slot;
-    bool read_only;
     const struct pn__dynamic *dynamic; /* the image's, for the time of the call */
     size_t symbol;
 };

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The patcher: finds the images, rewrites their slots, remembers how to undo it.
  *
- * Slots are written by one 8-byte store, so a thread that calls through one meanwhile takes either
- * the old way or the new. A page that the linker made read-only is opened and closed again around
- * the store. Everything here runs under one lock: a dlopen in any thread may scan. */
+ * Everything here runs under one lock: a dlopen in any thread may scan. */
 #include "wait/wait.h"
 
 #include <dlfcn.h>
@@ -12,8 +10,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -24,20 +20,13 @@
 #include "wait/known.h"
 #include "wait/layout.h"
 #include "wait/own_memory.h"
+#include "wait/patches.h"
 #include "wait/queue.h"
 #include "wait/table.h"
 
-struct patch {
-    uintptr_t *slot;
-    uintptr_t original;
-    uintptr_t replacement;
-    ElfW(Addr) base; /* of its image */
-    bool read_only;
-};
-
 struct known_image {
-    ElfW(Addr) base;
-    const ElfW(Phdr) * phdr;
+    struct pn__image image;
+    struct pn__patches patches;
     bool seen; /* in the scan under way */
 };
 
@@ -48,8 +37,6 @@ static struct {
     struct pn__landmarks landmarks;
     uintptr_t libc_start, libc_end; /* its code: what a slot must resolve to */
     uintptr_t *targets;             /* by row: the global scope's definition */
-    struct patch *patches;
-    size_t patch_count, patch_capacity;
     struct known_image *images;
     size_t image_count, image_capacity;
     struct pn__load_counts counts;
@@ -73,24 +60,10 @@ void pn__wait_count(void)
 
 /* --- Slots --- */
 
-static int set_slot(uintptr_t *slot, uintptr_t value, bool read_only)
-{
-    static size_t page_size;
-    if (!page_size)
-        page_size = (size_t)sysconf(_SC_PAGESIZE);
-    void *page = (void *)((uintptr_t)slot & ~(page_size - 1));
-    if (read_only && mprotect(page, page_size, PROT_READ | PROT_WRITE) < 0)
-        return -errno;
-    __atomic_store_n(slot, value, __ATOMIC_RELEASE);
-    if (read_only && mprotect(page, page_size, PROT_READ) < 0)
-        return -errno;
-    return 0;
-}
-
-struct scan {
+struct import_plan {
     const struct pn__image *image;
     enum pn__image_kind kind;
-    int changed;
+    struct pn__patches *patches;
     int error;
 };
 
@@ -108,42 +81,22 @@ static bool is_libc_call(const struct pn__image *image, const struct pn__import 
     return pn__image_contains(image, value) && pn__import_is_of_libc(import);
 }
 
-static struct patch *patch_room(void)
+static void plan_import(void *ctx, const struct pn__import *import)
 {
-    if (patcher.patch_count == patcher.patch_capacity) {
-        size_t capacity = patcher.patch_capacity ? patcher.patch_capacity * 2 : 256;
-        struct patch *grown = pn_try_realloc(patcher.patches, capacity * sizeof *grown);
-        if (!grown)
-            return NULL;
-        patcher.patches = grown;
-        patcher.patch_capacity = capacity;
-    }
-    return &patcher.patches[patcher.patch_count];
-}
-
-static void patch_import(void *ctx, const struct pn__import *import)
-{
-    struct scan *scan = ctx;
+    struct import_plan *plan = ctx;
     const struct pn__redirect *row = pn__redirect_find(import->name);
-    if (!row || !(row->images & scan->kind) || (row->fibers_only && !pn__wait_cores()))
+    if (!row || !(row->images & plan->kind) || (row->fibers_only && !pn__wait_cores()))
         return;
     uintptr_t value = __atomic_load_n(import->slot, __ATOMIC_ACQUIRE);
-    if (value == (uintptr_t)row->replacement || !is_libc_call(scan->image, import, row, value))
+    if (value == (uintptr_t)row->replacement || !is_libc_call(plan->image, import, row, value))
         return;
-    struct patch *patch = patch_room();
-    int r =
-        patch ? set_slot(import->slot, (uintptr_t)row->replacement, import->read_only) : -ENOMEM;
-    if (r < 0) {
-        scan->error = r;
-        return;
-    }
+    struct pn__patch patch = {import->slot, value, (uintptr_t)row->replacement};
     /* An unresolved lazy slot is given back as what it will resolve to. */
-    uintptr_t original =
-        pn__image_contains(scan->image, value) ? patcher.targets[row - pn__redirects] : value;
-    *patch = (struct patch){import->slot, original, (uintptr_t)row->replacement, scan->image->base,
-                            import->read_only};
-    patcher.patch_count++;
-    scan->changed++;
+    if (pn__image_contains(plan->image, value))
+        patch.original = patcher.targets[row - pn__redirects];
+    int r = pn__patches_add(plan->patches, &patch);
+    if (r < 0)
+        plan->error = r;
 }
 
 /* --- Images --- */
@@ -156,26 +109,40 @@ static bool left_alone(const char *name)
     return false;
 }
 
-/* True when the image was scanned before; else it is remembered. */
-static bool known_before(const struct pn__image *image)
+struct scan {
+    size_t known;   /* images before this scan */
+    size_t next;    /* among them: the linker's list keeps its order */
+    bool only_look; /* what is gone; nothing is patched */
+    bool recheck;   /* another image may stand where one stood before */
+    int changed;
+};
+
+/* What is remembered of an image, or NULL. */
+static struct known_image *known_before(struct scan *scan, const struct pn__image *image)
 {
-    for (size_t i = 0; i < patcher.image_count; i++) {
-        struct known_image *k = &patcher.images[i];
-        if (k->base == image->base && k->phdr == image->phdr) {
-            k->seen = true;
-            return true;
-        }
+    for (size_t tried = 0; tried < scan->known; tried++) {
+        if (scan->next == scan->known)
+            scan->next = 0;
+        struct known_image *known = &patcher.images[scan->next++];
+        if (known->image.base == image->base && known->image.phdr == image->phdr)
+            return known;
     }
+    return NULL;
+}
+
+static struct known_image *remember(const struct pn__image *image)
+{
     if (patcher.image_count == patcher.image_capacity) {
         size_t capacity = patcher.image_capacity ? patcher.image_capacity * 2 : 64;
         struct known_image *grown = pn_try_realloc(patcher.images, capacity * sizeof *grown);
         if (!grown)
-            return false; /* scanned again next time: slow, not wrong */
+            return NULL;
         patcher.images = grown;
         patcher.image_capacity = capacity;
     }
-    patcher.images[patcher.image_count++] = (struct known_image){image->base, image->phdr, true};
-    return false;
+    struct known_image *known = &patcher.images[patcher.image_count++];
+    *known = (struct known_image){.image = *image};
+    return known;
 }
 
 /* Libraries that are known by name; each is spoken of once. */
@@ -191,64 +158,94 @@ static bool left_alone_as_known(const char *path)
     return true;
 }
 
-static int scan_image(struct dl_phdr_info *info, size_t size, void *ctx)
+/* Redirects what is to be redirected in an image and isn't yet; returns how many slots that were. */
+static int patch_image(struct known_image *known)
 {
-    int *changed = ctx;
-    struct pn__image image = {info->dlpi_addr, info->dlpi_name, info->dlpi_phdr, info->dlpi_phnum};
-    (void)size;
-    if (known_before(&image) || left_alone(image.name) || left_alone_as_known(image.name))
+    const struct pn__image *image = &known->image;
+    size_t first = known->patches.count;
+    struct import_plan plan = {.image = image, .patches = &known->patches};
+    if (left_alone(image->name) || left_alone_as_known(image->name))
         return 0;
-    struct scan scan = {.image = &image, .kind = pn__image_classify(&image, &patcher.landmarks)};
-    if (scan.kind == PN__IMAGE_NONE)
+    plan.kind = pn__image_classify(image, &patcher.landmarks);
+    if (plan.kind == PN__IMAGE_NONE)
         return 0;
-    int r = pn__image_imports(&image, patch_import, &scan);
-    if (r < 0 || scan.error)
+    int r = pn__image_imports(image, plan_import, &plan);
+    if (r == 0)
+        r = pn__patches_store(&known->patches, first, image);
+    if (r < 0 || plan.error)
         pn_log_warning(
             patcher.config.log,
             "the import table of %s cannot be redirected (%s): its calls block their thread",
-            image.name[0] ? image.name : "the program", strerror(-(r ? r : scan.error)));
-    *changed += scan.changed;
-    patcher.stats.images += scan.changed > 0;
+            image->name[0] ? image->name : "the program", strerror(-(r ? r : plan.error)));
+    return (int)(known->patches.count - first);
+}
+
+static int scan_image(struct dl_phdr_info *info, size_t size, void *ctx)
+{
+    struct scan *scan = ctx;
+    struct pn__image image = {info->dlpi_addr, info->dlpi_name, info->dlpi_phdr, info->dlpi_phnum};
+    struct known_image *known = known_before(scan, &image);
+    (void)size;
+    if (known) {
+        known->seen = true;
+        if (!scan->recheck)
+            return 0;
+        known->image = image;
+        pn__patches_recheck(&known->patches, &image);
+    } else if (!scan->only_look) {
+        known = remember(&image);
+        if (!known) {
+            pn_log_warning(patcher.config.log, "no memory to redirect the calls of %s", image.name);
+            return 0;
+        }
+        known->seen = true;
+    }
+    if (!scan->only_look)
+        scan->changed += patch_image(known);
     return 0;
 }
 
-/* Drops what is remembered of images that were unloaded. */
+/* Drops what is remembered of images that were unloaded, and counts what is left. */
 static void forget_unloaded(void)
 {
-    size_t kept = 0, patches = 0;
-    for (size_t i = 0; i < patcher.image_count; i++)
-        if (patcher.images[i].seen)
-            patcher.images[kept++] = patcher.images[i];
+    size_t kept = 0;
+    patcher.stats.images = patcher.stats.slots = 0;
+    for (size_t i = 0; i < patcher.image_count; i++) {
+        struct known_image *known = &patcher.images[i];
+        if (!known->seen) {
+            pn__patches_free(&known->patches);
+            continue;
+        }
+        known->seen = false;
+        patcher.stats.images += known->patches.count > 0;
+        patcher.stats.slots += (unsigned)known->patches.count;
+        patcher.images[kept++] = *known;
+    }
     patcher.image_count = kept;
-    for (size_t p = 0; p < patcher.patch_count; p++)
-        for (size_t i = 0; i < kept; i++)
-            if (patcher.images[i].base == patcher.patches[p].base) {
-                patcher.patches[patches++] = patcher.patches[p];
-                break;
-            }
-    patcher.patch_count = patches;
+}
+
+static void scan_all(struct scan *scan)
+{
+    scan->known = patcher.image_count;
+    dl_iterate_phdr(scan_image, scan);
+    forget_unloaded();
 }
 
 static int scan_locked(void)
 {
     struct pn__load_counts counts = pn__image_counts();
-    int changed = 0;
     if (counts.adds == patcher.counts.adds && counts.subs == patcher.counts.subs)
         return 0;
     int64_t start_ns = pn_clock_mono_ns();
-    /* After an unload another image may stand at a remembered address: everything is looked at anew;
-     * slots that are ours already are passed over. */
-    if (counts.subs != patcher.counts.subs)
-        patcher.image_count = 0;
-    for (size_t i = 0; i < patcher.image_count; i++)
-        patcher.images[i].seen = false;
-    dl_iterate_phdr(scan_image, &changed);
-    forget_unloaded();
+    /* After an unload another image may stand at a remembered address: everything is looked at anew. */
+    struct scan scan = {.only_look = counts.adds == patcher.counts.adds,
+                        .recheck = counts.adds != patcher.counts.adds &&
+                                   counts.subs != patcher.counts.subs};
+    scan_all(&scan);
     patcher.counts = counts;
     patcher.stats.scans++;
-    patcher.stats.slots = (unsigned)patcher.patch_count;
     patcher.stats.scan_ns_total += pn_clock_mono_ns() - start_ns;
-    return changed;
+    return scan.changed;
 }
 
 /* --- Install, scan, undo --- */
@@ -328,23 +325,18 @@ void pn_wait_uninstall(void)
     pn__fds_uninstall();
     pn__resolve_uninstall();
     patcher.config.cores = NULL;
-    patcher.counts = (struct pn__load_counts){0, 0};
-    scan_locked(); /* patches of unloaded images are dropped, new ones cost nothing */
-    for (size_t i = 0; i < patcher.patch_count; i++) {
-        struct patch *p = &patcher.patches[i];
-        if (__atomic_load_n(p->slot, __ATOMIC_ACQUIRE) == p->replacement)
-            (void)set_slot(p->slot, p->original, p->read_only);
+    scan_all(&(struct scan){.only_look = true, .recheck = true});
+    for (size_t i = 0; i < patcher.image_count; i++) {
+        pn__patches_undo(&patcher.images[i].patches, &patcher.images[i].image);
+        pn__patches_free(&patcher.images[i].patches);
     }
     for (size_t i = 0; i < patcher.config.leave_alone_count; i++)
         free((char *)patcher.config.leave_alone[i]);
     free((void *)patcher.config.leave_alone);
-    free(patcher.patches);
     free(patcher.images);
     free(patcher.targets);
-    patcher.patches = NULL;
     patcher.images = NULL;
     patcher.targets = NULL;
-    patcher.patch_count = patcher.patch_capacity = 0;
     patcher.image_count = patcher.image_capacity = 0;
     patcher.counts = (struct pn__load_counts){0, 0};
     patcher.stats = (struct pn_wait_stats){0};
