@@ -34,10 +34,13 @@ bool pn__image_contains(const struct pn__image *image, uintptr_t address)
 
 static bool is_system_name(const char *name)
 {
-    static const char *const parts[] = {"linux-vdso", "/ld-linux", "/libc.so",   "libasan.so",
-                                        "libtsan.so", "libubsan",  "liblsan.so", "libclang_rt."};
-    for (size_t i = 0; i < PN_ARRAY_LEN(parts); i++)
-        if (strstr(name, parts[i]))
+    static const char *const beginnings[] = {"linux-vdso", "ld-linux",    "libc.so",
+                                             "libasan.so", "libtsan.so",  "libubsan",
+                                             "liblsan.so", "libclang_rt."};
+    const char *slash = strrchr(name, '/');
+    const char *file = slash ? slash + 1 : name;
+    for (size_t i = 0; i < PN_ARRAY_LEN(beginnings); i++)
+        if (strncmp(file, beginnings[i], strlen(beginnings[i])) == 0)
             return true;
     return false;
 }
@@ -59,6 +62,8 @@ struct pn__dynamic {
     const char *strings;
     const ElfW(Rela) * tables[2]; /* DT_RELA, DT_JMPREL */
     size_t sizes[2];
+    size_t relative_count;       /* the first so many of DT_RELA name no symbol */
+    size_t first_defined;        /* symbols from here on are its own */
     const ElfW(Half) * versions; /* by symbol; NULL: none */
     const ElfW(Verneed) * needed;
 };
@@ -70,10 +75,21 @@ static const void *dynamic_address(const struct pn__image *image, ElfW(Addr) val
     return (const void *)(value < image->base ? image->base + value : value);
 }
 
+/* A GNU hash table holds the symbols that an image defines, and these are the last of all: so the index alone
+ * tells most relocations apart that bind a library to itself. A program's table also holds functions of libraries
+ * whose address the program takes; of an image that defines nothing it says 1. */
+static size_t first_defined(const struct pn__image *image, const uint32_t *hash_table)
+{
+    for (ElfW(Half) i = 0; i < image->phdr_count; i++)
+        if (image->phdr[i].p_type == PT_INTERP)
+            return SIZE_MAX;
+    return hash_table[1] > 1 ? hash_table[1] : SIZE_MAX;
+}
+
 static bool dynamic_find(const struct pn__image *image, struct pn__dynamic *d)
 {
     const ElfW(Dyn) *dyn = NULL;
-    *d = (struct pn__dynamic){0};
+    *d = (struct pn__dynamic){.first_defined = SIZE_MAX};
     for (ElfW(Half) i = 0; i < image->phdr_count; i++)
         if (image->phdr[i].p_type == PT_DYNAMIC)
             dyn = (const ElfW(Dyn) *)(image->base + image->phdr[i].p_vaddr);
@@ -92,6 +108,12 @@ static bool dynamic_find(const struct pn__image *image, struct pn__dynamic *d)
             break;
         case DT_RELASZ:
             d->sizes[0] = dyn->d_un.d_val;
+            break;
+        case DT_GNU_HASH:
+            d->first_defined = first_defined(image, dynamic_address(image, dyn->d_un.d_ptr));
+            break;
+        case DT_RELACOUNT:
+            d->relative_count = dyn->d_un.d_val;
             break;
         case DT_JMPREL:
             d->tables[1] = dynamic_address(image, dyn->d_un.d_ptr);
@@ -125,9 +147,9 @@ struct pn__span pn__image_sealed(const struct pn__image *image)
     return (struct pn__span){0, 0};
 }
 
-static bool is_import(ElfW(Xword) info, const ElfW(Sym) * symbol)
+static bool is_import(const ElfW(Rela) * rela, const ElfW(Sym) * symbol)
 {
-    switch (ELF64_R_TYPE(info)) {
+    switch (ELF64_R_TYPE(rela->r_info)) {
     case R_X86_64_JUMP_SLOT:
     case R_X86_64_GLOB_DAT:
     case R_X86_64_64:
@@ -135,6 +157,8 @@ static bool is_import(ElfW(Xword) info, const ElfW(Sym) * symbol)
     default:
         return false;
     }
+    if (rela->r_addend != 0)
+        return false;
     /* An undefined symbol of no type is what old toolchains write for functions. */
     unsigned type = ELF64_ST_TYPE(symbol->st_info);
     return symbol->st_shndx == SHN_UNDEF && (type == STT_FUNC || type == STT_NOTYPE);
@@ -148,18 +172,21 @@ int pn__image_imports(const struct pn__image *image,
         return 0; /* a static image imports nothing */
     if (!d.symbols || !d.strings)
         return -ENOEXEC;
+    struct pn__import import = {.dynamic = &d};
     for (size_t t = 0; t < PN_ARRAY_LEN(d.tables); t++) {
         const ElfW(Rela) *rela = d.tables[t];
         size_t count = rela ? d.sizes[t] / sizeof *rela : 0;
-        for (size_t i = 0; i < count; i++) {
-            const ElfW(Sym) *symbol = &d.symbols[ELF64_R_SYM(rela[i].r_info)];
-            if (rela[i].r_addend != 0 || !is_import(rela[i].r_info, symbol))
+        /* Two thirds of all, and in memory that nothing else needs. */
+        for (size_t i = t == 0 ? d.relative_count : 0; i < count; i++) {
+            import.symbol = ELF64_R_SYM(rela[i].r_info);
+            if (import.symbol >= d.first_defined)
                 continue;
-            uintptr_t slot = image->base + rela[i].r_offset;
-            fn(ctx, &(struct pn__import){.name = d.strings + symbol->st_name,
-                                         .slot = (uintptr_t *)slot,
-                                         .dynamic = &d,
-                                         .symbol = ELF64_R_SYM(rela[i].r_info)});
+            const ElfW(Sym) *symbol = &d.symbols[import.symbol];
+            if (!is_import(&rela[i], symbol))
+                continue;
+            import.name = d.strings + symbol->st_name;
+            import.slot = (uintptr_t *)(image->base + rela[i].r_offset); /* NOLINT: an address */
+            fn(ctx, &import);
         }
     }
     return 0;

@@ -16,6 +16,9 @@ enum {
     ALL = PN__IMAGE_INTERPRETER | PN__IMAGE_OTHER,
 };
 
+/* Few enough of them are set that hardly another name is taken for one of these. */
+enum { BEGINNINGS_BITS_LOG2 = 12, BEGINNINGS_BITS = 1 << BEGINNINGS_BITS_LOG2 };
+
 #define ROW(name, images, fibers_only)                      \
     {                                                       \
 #name, (void *)pn__call_##name, images, fibers_only \
@@ -148,8 +151,38 @@ const struct pn__redirect pn__redirects[] = {
 
 const size_t pn__redirects_count = PN_ARRAY_LEN(pn__redirects);
 
+/* Bits by the hash of a name's first four letters: nearly all names of a library go by with one look. */
+static uint64_t beginnings[BEGINNINGS_BITS / 64];
+
+/* NAME has four letters, or three and its end. */
+static unsigned beginning_of(const char *name)
+{
+    uint32_t letters;
+    memcpy(&letters, name, sizeof letters);
+    return (letters * UINT32_C(0x9e3779b1)) >> (32 - BEGINNINGS_BITS_LOG2);
+}
+
+/* False: no name in the table begins as this one does. */
+static bool may_be_found(const char *name)
+{
+    if (!name[0] || !name[1] || !name[2])
+        return false;
+    unsigned bit = beginning_of(name);
+    return (beginnings[bit / 64] >> (bit % 64) & 1) != 0;
+}
+
+void pn__redirects_prepare(void)
+{
+    for (size_t i = 0; i < pn__redirects_count; i++) {
+        unsigned bit = beginning_of(pn__redirects[i].name);
+        beginnings[bit / 64] |= UINT64_C(1) << (bit % 64);
+    }
+}
+
 const struct pn__redirect *pn__redirect_find(const char *name)
 {
+    if (!may_be_found(name))
+        return NULL;
     size_t low = 0, high = pn__redirects_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;

@@ -15,5 +15,7 @@ struct pn__redirect {
 extern const struct pn__redirect pn__redirects[];
 extern const size_t pn__redirects_count;
 
+/* Once, before the first look for a name. */
+void pn__redirects_prepare(void);
 /* The row for NAME, or NULL. */
 const struct pn__redirect *pn__redirect_find(const char *name);

@@ -36,7 +36,7 @@ static struct {
     struct pn_wait_config config; /* leave_alone is an own copy */
     struct pn__landmarks landmarks;
     uintptr_t libc_start, libc_end; /* its code: what a slot must resolve to */
-    uintptr_t *targets;             /* by row: the global scope's definition */
+    uintptr_t *targets;             /* by row that is asked for: the global scope's definition */
     struct known_image *images;
     size_t image_count, image_capacity;
     struct pn__load_counts counts;
@@ -67,6 +67,11 @@ struct import_plan {
     int error;
 };
 
+static bool is_asked_for(const struct pn__redirect *row)
+{
+    return !row->fibers_only || pn__wait_cores();
+}
+
 /* A slot is ours to take when it resolves to libc, to what stands in libc's place in the global
  * scope (a sanitizer, a preloaded library), or is not resolved yet (lazy: it points into its own image). */
 static bool is_libc_call(const struct pn__image *image, const struct pn__import *import,
@@ -85,7 +90,7 @@ static void plan_import(void *ctx, const struct pn__import *import)
 {
     struct import_plan *plan = ctx;
     const struct pn__redirect *row = pn__redirect_find(import->name);
-    if (!row || !(row->images & plan->kind) || (row->fibers_only && !pn__wait_cores()))
+    if (!row || !(row->images & plan->kind) || !is_asked_for(row))
         return;
     uintptr_t value = __atomic_load_n(import->slot, __ATOMIC_ACQUIRE);
     if (value == (uintptr_t)row->replacement || !is_libc_call(plan->image, import, row, value))
@@ -294,10 +299,12 @@ int pn_wait_install(const struct pn_wait_config *config)
     copy_leave_alone(config);
     pn__landmarks_find(&patcher.landmarks);
     pn__layout_learn();
+    pn__redirects_prepare();
     dl_iterate_phdr(find_libc_range, NULL);
     patcher.targets = pn_xcalloc(pn__redirects_count, sizeof *patcher.targets);
     for (size_t i = 0; i < pn__redirects_count; i++)
-        patcher.targets[i] = (uintptr_t)dlsym(RTLD_DEFAULT, pn__redirects[i].name);
+        if (is_asked_for(&pn__redirects[i]))
+            patcher.targets[i] = (uintptr_t)dlsym(RTLD_DEFAULT, pn__redirects[i].name);
     pn__fds_install(config->cores);
     atomic_store(&pn__wait_on, true);
     scan_locked();
