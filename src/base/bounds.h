@@ -54,6 +54,8 @@ enum {
     PN_WS_PONGS_SIZE_MAX = 4096,      /* of pongs that the peer does not take; then reading stops */
     PN_WS_READ_SIZE_MAX = 1 << 20,    /* read from one peer before others get their turn */
     PN_WS_COMPRESS_SIZE_MIN = 64,     /* shorter messages gain nothing */
+    PN_WS_WINDOW_BITS_MIN = 9,        /* --ws-window-bits; zlib compresses for no less */
+    PN_WS_WINDOW_BITS_MAX = 15,       /* RFC 7692 7.1.2 */
     PN_WS_PING_INTERVAL_MS = 20000,   /* --ws-ping-interval */
     PN_WS_PING_TIMEOUT_MS = 20000,    /* --ws-ping-timeout; 1011 */
     PN_WS_CLOSE_TIMEOUT_MS = 10000,   /* from our close to the peer's */

@@ -279,6 +279,8 @@ static int put_message(struct pn_ws *ws, unsigned opcode, const char *data, size
     if (rc == 0) {
         struct pn_str all = pn_bytes_view(&compressed);
         rc = put_frame(ws, opcode, true, all.p, all.n);
+        if (rc < 0)
+            pn_ws_deflate_unsent(&ws->deflate);
     }
     pn_bytes_free(&compressed);
     return rc;

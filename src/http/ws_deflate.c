@@ -175,9 +175,8 @@ int pn_ws_deflate_message(struct pn_ws_deflate *d, const char *data, size_t n, s
         size_t step = pn_max_size(deflateBound(z, z->avail_in) + TAIL_SIZE + 8, 64);
         char *to = pn_bytes_reserve(out, step);
         if (!to) {
-            /* What zlib has put into its window was never sent: the stream is of no use any more. */
             out->end -= (uint32_t)(pn_bytes_len(out) - before);
-            end_out(d);
+            pn_ws_deflate_unsent(d);
             return -ENOMEM;
         }
         z->next_out = (Bytef *)to;
@@ -189,4 +188,10 @@ int pn_ws_deflate_message(struct pn_ws_deflate *d, const char *data, size_t n, s
     if (d->params.server_no_context_takeover)
         end_out(d);
     return 0;
+}
+
+/* A new stream: it refers to nothing that came before it, so the other end's window doesn't matter. */
+void pn_ws_deflate_unsent(struct pn_ws_deflate *d)
+{
+    end_out(d);
 }

@@ -53,3 +53,5 @@ int pn_ws_inflate_end(struct pn_ws_deflate *d, struct pn_bytes *out, size_t size
 /* Compresses a whole message behind what is in OUT: 0 or -ENOMEM; then OUT is as it was before. */
 int pn_ws_deflate_message(struct pn_ws_deflate *d, const char *data, size_t n,
                           struct pn_bytes *out);
+/* The last message was not sent after all: no later one refers to it. */
+void pn_ws_deflate_unsent(struct pn_ws_deflate *d);

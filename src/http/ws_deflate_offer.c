@@ -2,10 +2,11 @@
 /* The negotiation of permessage-deflate (RFC 7692 5.1 and 7.1): a client's header has one offer or
  * more, in its order of preference; an offer with a parameter that is unknown, repeated or out of
  * range is passed over, and the next one is looked at. */
+#include "base/bounds.h"
 #include "http/http_token.h"
 #include "http/ws_deflate.h"
 
-enum { BITS_MIN = 8, BITS_OUT_MIN = 9, BITS_MAX = 15 };
+enum { BITS_MIN = 8, BITS_OUT_MIN = PN_WS_WINDOW_BITS_MIN, BITS_MAX = PN_WS_WINDOW_BITS_MAX };
 
 enum param {
     SERVER_NO_CONTEXT_TAKEOVER = 0,

@@ -580,6 +580,26 @@ static const struct pn_option options[] = {
      .preset = true,
      .help = "WebSocket messages are compressed for clients that offer it (permessage-deflate, "
              "without context takeover); --no-ws-per-message-deflate switches it off."},
+    {.name = "ws-context-takeover",
+     .type = PN_OPTION_FLAG,
+     .flags = PN_OPTION_ADVANCED | PN_OPTION_NEGATABLE,
+     .group = GROUP_HTTP,
+     .offset = AT(websocket.context_takeover),
+     .help =
+         "A WebSocket message is compressed with what the ones before it had: smaller messages, "
+         "and some 110 kB for each open connection."},
+    {.name = "ws-window-bits",
+     .type = PN_OPTION_INT,
+     .flags = PN_OPTION_ADVANCED,
+     .group = GROUP_HTTP,
+     .offset = AT(websocket.window_bits),
+     .min = PN_WS_WINDOW_BITS_MIN,
+     .max = PN_WS_WINDOW_BITS_MAX,
+     .preset = PN_WS_WINDOW_BITS_MAX,
+     .metavar = "N",
+     .help =
+         "Compressed WebSocket messages refer to the last 2^N bytes at most, and so do those of "
+         "clients that let it be said. Fewer take less memory and compress less."},
     {.name = "forwarded-allow-ips",
      .type = PN_OPTION_STRING_LIST,
      .flags = PN_OPTION_COMMAS,

@@ -135,6 +135,8 @@ struct pn_settings_websocket {
     int64_t ping_interval_ms; /* --ws-ping-interval; 0: no pings */
     int64_t ping_timeout_ms;  /* --ws-ping-timeout; 0: none */
     bool deflate;             /* --ws-per-message-deflate */
+    bool context_takeover;    /* --ws-context-takeover */
+    int window_bits;          /* --ws-window-bits: a power of two, in bytes */
 };
 
 struct pn_settings_redirect {

@@ -182,7 +182,6 @@ static int make_http(struct pn__worker *w)
     return PN_EXIT_OK;
 }
 
-/* Without context takeover a connection that rests holds no memory for compression. */
 static int make_websockets(struct pn__worker *w)
 {
     const struct pn_settings_websocket *settings = &w->config->start->settings.websocket;
@@ -193,7 +192,8 @@ static int make_websockets(struct pn__worker *w)
         .ping_interval_ns = settings->ping_interval_ms * PN_NS_PER_MS,
         .ping_timeout_ns = settings->ping_timeout_ms * PN_NS_PER_MS,
         .compression = settings->deflate,
-        .deflate = {.no_context_takeover = true, .window_bits_max = 15},
+        .deflate = {.no_context_takeover = !settings->context_takeover,
+                    .window_bits_max = (uint8_t)settings->window_bits},
     };
     w->websockets = pn_ws_server_create(w->loop, &config);
     pn_gateway_set_websockets(w->config->gateway, w->websockets);

@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -182,6 +184,41 @@ async def offer(scope, receive, send):
         assert "Sec-WebSocket-Extensions" not in ws.response.headers
         ws.send(text)
         assert ws.recv(timeout=20 * SLOW) == text
+
+
+def sizes_of_two(server: Server, text: str) -> tuple[str, list[int]]:
+    """The agreement, and how many bytes each of two equal messages took on the wire."""
+    with Raw(server, more=b"Sec-WebSocket-Extensions: permessage-deflate\r\n") as raw:
+        agreed = raw.head.decode().split("Sec-WebSocket-Extensions: ")[1].split("\r\n")[0]
+        squeeze = zlib.compressobj(wbits=-15)
+        sizes = []
+        for _ in range(2):
+            data = squeeze.compress(text.encode()) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+            raw.send(0xC1, data[:-4])
+            first, payload = raw.frame()
+            assert first == 0xC1
+            sizes.append(len(payload))
+            if "client_no_context_takeover" in agreed:
+                squeeze = zlib.compressobj(wbits=-15)
+        return agreed, sizes
+
+
+def test_context_takeover(serve: Serve) -> None:
+    text = "".join(random.Random(1).choices("0123456789abcdef", k=3000))
+    agreed, (first, second) = sizes_of_two(serve(app=HEAD), text)
+    assert "server_no_context_takeover; client_no_context_takeover" in agreed
+    assert second == first
+    agreed, (first, second) = sizes_of_two(serve("--ws-context-takeover", app=HEAD), text)
+    assert agreed == "permessage-deflate"
+    assert second < first / 10
+
+
+def test_window_bits(serve: Serve) -> None:
+    text = "".join(random.Random(1).choices("0123456789abcdef", k=3000))
+    server = serve("--ws-context-takeover", "--ws-window-bits", "9", app=HEAD)
+    agreed, (first, second) = sizes_of_two(server, text)
+    assert agreed == "permessage-deflate; server_max_window_bits=9"
+    assert second > first / 2  # the first is further away than 512 bytes
 
 
 # --- Rules ------------------------------------------------------------------------------------

@@ -17,14 +17,17 @@ HANDSHAKE = (
 class Raw:
     """A client that may break rules."""
 
-    def __init__(self, server: Server, path: str = "echo") -> None:
+    def __init__(self, server: Server, path: str = "echo", more: bytes = b"") -> None:
+        """MORE: whole lines of the handshake's head."""
         self.sock = socket.create_connection(("127.0.0.1", server.port))
         self.sock.settimeout(20 * SLOW)
         self.got = bytearray()
-        self.sock.sendall(HANDSHAKE % path.encode())
+        self.sock.sendall((HANDSHAKE % path.encode())[:-2] + more + b"\r\n")
         while b"\r\n\r\n" not in self.got:
             assert self.more()
-        del self.got[: self.got.index(b"\r\n\r\n") + 4]
+        end = self.got.index(b"\r\n\r\n") + 4
+        self.head = bytes(self.got[:end])
+        del self.got[:end]
 
     def __enter__(self) -> Raw:
         return self

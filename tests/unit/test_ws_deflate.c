@@ -146,6 +146,29 @@ static void test_there_and_back(void **state)
     }
 }
 
+static void test_unsent(void **state)
+{
+    static const char text[] = "what was not sent is nothing that a later message may refer to";
+    static const struct pn_ws_deflate_params params = {false, false, 15, 15};
+    struct pn_ws_deflate sender, codec;
+    struct pn_ws_receiver r;
+    struct pn_bytes lost;
+    (void)state;
+    pn_ws_deflate_init(&sender, &params);
+    pn_ws_deflate_init(&codec, &params);
+    pn_ws_receiver_init(&r, &limits, &codec);
+    one_way(&sender, &r, "before", 6);
+    pn_bytes_init(&lost);
+    assert_int_equal(pn_ws_deflate_message(&sender, text, sizeof text, &lost), 0);
+    pn_bytes_free(&lost);
+    pn_ws_deflate_unsent(&sender);
+    one_way(&sender, &r, text, sizeof text);
+    one_way(&sender, &r, text, sizeof text);
+    pn_ws_receiver_fini(&r);
+    pn_ws_deflate_fini(&codec);
+    pn_ws_deflate_fini(&sender);
+}
+
 static void test_context_pays(void **state)
 {
     static const struct pn_ws_deflate_params params = {.client_max_window_bits = 15,
@@ -307,6 +330,7 @@ int main(void)
         cmocka_unit_test_setup(test_offers, reset),
         cmocka_unit_test_setup(test_policy, reset),
         cmocka_unit_test_setup(test_there_and_back, reset),
+        cmocka_unit_test_setup(test_unsent, reset),
         cmocka_unit_test_setup(test_context_pays, reset),
         cmocka_unit_test_setup(test_final_block_keeps_the_window, reset),
         cmocka_unit_test_setup(test_bombs, reset),
