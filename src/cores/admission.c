@@ -70,12 +70,8 @@ static void run_queued(struct pn_task *task)
     }
     struct pn_core *core = pn__core_self;
     if (cores->under_way >= cores->limit)
-        return; /* the next end of a request posts again */
-    PN_ASSERT(!core->on_loan);
-    if (core->was_cut) {
-        pn_task_post(cores->loop, task); /* after its base has settled */
-        return;
-    }
+        return;                                  /* the next end of a request posts again */
+    PN_ASSERT(!core->on_loan && !core->was_cut); /* at its base, which has settled */
     take_off(cores, job);
     count_in(cores, core);
     if (cores->queue_length > 0 && cores->under_way < cores->limit)

@@ -308,9 +308,13 @@ int pn_cores_run(struct pn_cores *cores)
     if (rc < 0)
         return rc;
     pn_timer_cancel(cores->loop, &cores->hard_timer);
-    if (cores->result < 0)
+    if (cores->result < 0) {
         atomic_store(&cores->abandoned, true);
-    return cores->result;
+        return cores->result;
+    }
+    /* An exception of a cut that came too late must not hit who takes the server down. */
+    pn__core_settle_as_runner(cores->home);
+    return 0;
 }
 
 bool pn__cores_end_reached(struct pn_cores *cores)

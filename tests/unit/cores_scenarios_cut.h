@@ -128,6 +128,64 @@ static PN_UNUSED void scenario_cut_seen(enum pn_carrier carrier)
     server_free(&s);
 }
 
+/* Raises in the core, which goes on without a look at it. */
+static PN_UNUSED void cut_late(struct pn_core *core)
+{
+    struct fake_state *state = pn_core_state(core);
+    pn_core_cut(core);
+    DETACHED(core, while (!atomic_load(&state->raised)) sched_yield());
+}
+
+static PN_UNUSED void app_cut_late(struct request *r)
+{
+    cut_late(pn_core_self());
+    r->result = 1;
+}
+
+/* The exception is still to come when the request is over: it hits neither the next one of the same connection, which is
+ * there at once, nor what runs on home when the server has ended. */
+static PN_UNUSED void scenario_cut_late(enum pn_carrier carrier)
+{
+    struct server s;
+    struct pn_cores_config c = test_config;
+    c.lease_ns = LONG_LEASE_NS; /* the same core goes on */
+    server_make(&s, carrier, &c);
+    struct request *all = requests_make(&s, 1, app_cut_late);
+    struct request next;
+    request_init(&next, &s, app_calm);
+    all[0].then = &next;
+    assert_int_equal(server_run(&s, 2), 0);
+    all_done(all, 1);
+    assert_true(next.done);
+    assert_ptr_equal(atomic_load(&all[0].core), atomic_load(&next.core));
+    free(all);
+    server_free(&s);
+}
+
+static PN_UNUSED void step_cut_late(void *ctx)
+{
+    struct home_test *h = ctx;
+    struct pn_core *core = pn_core_self();
+    pn_core_enter_app(core);
+    cut_late(core);
+    atomic_store(&h->due, 0);
+    pn_core_leave_app(core);
+    pn_loop_stop(h->s->loop);
+}
+
+static PN_UNUSED void scenario_home_cut_late(enum pn_carrier carrier)
+{
+    struct server s;
+    struct home_test h = {.s = &s, .due = 1};
+    server_make(&s, carrier, NULL);
+    const struct pn_home_work work = {home_pending_test, step_cut_late, &h, 4};
+    pn_cores_set_home_work(s.cores, &work);
+    assert_int_equal(server_run(&s, -1), 0);
+    assert_int_equal(atomic_load(&s.py.home.raised), 0);
+    assert_int_equal(s.py.home.unraised, 1);
+    server_free(&s);
+}
+
 /* What the call says of the first cut stands for the exception; the second one's comes out all the same. */
 static PN_UNUSED void app_fails_when_cut(struct request *r)
 {

@@ -221,6 +221,7 @@ struct request {
     _Atomic(struct pn_core *) core;
     _Atomic uint32_t number;
     struct request *peer;
+    struct request *then; /* starts in the same frame, as the next of a pipeline does */
     atomic_int flag;
 };
 
@@ -229,6 +230,8 @@ static void check_all_over(struct server *s)
     if (atomic_load(&s->finished) + atomic_load(&s->dropped) + s->refused == s->expected)
         pn_loop_stop(s->loop);
 }
+
+static void request_start(struct pn_task *task);
 
 /* Owning the loop, counted as under way, attached. */
 static void run_request(struct request *r)
@@ -258,6 +261,8 @@ static void run_request(struct request *r)
     pn_cores_done(s->cores);
     atomic_fetch_add(&s->finished, 1);
     check_all_over(s);
+    if (r->then)
+        request_start(&r->then->task);
 }
 
 static void job_run(struct pn_job *job)

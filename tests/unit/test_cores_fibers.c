@@ -60,6 +60,8 @@ static void test_cut(void **state)
     scenario_cut_twice(FIBERS);
     scenario_cut_seen(FIBERS);
     scenario_cut_fails_the_call(FIBERS);
+    scenario_cut_late(FIBERS);
+    scenario_home_cut_late(FIBERS);
 }
 
 static void test_yield_and_streaming(void **state)

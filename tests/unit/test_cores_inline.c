@@ -174,6 +174,13 @@ static void test_cut(void **state)
     }
 }
 
+static void test_a_cut_that_comes_late(void **state)
+{
+    (void)state;
+    scenario_cut_late(INLINE);
+    scenario_home_cut_late(INLINE);
+}
+
 static void test_stop(void **state)
 {
     (void)state;
@@ -196,7 +203,7 @@ int main(void)
         cmocka_unit_test(test_wakes),  cmocka_unit_test(test_streaming),
         cmocka_unit_test(test_home),   cmocka_unit_test(test_fork),
         cmocka_unit_test(test_stalls), cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop),   cmocka_unit_test(test_a_cut_that_comes_late),
     };
     return RUN_TESTS(tests);
 }

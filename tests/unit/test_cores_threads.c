@@ -59,6 +59,8 @@ static void test_cut(void **state)
     scenario_cut_twice(THREADS);
     scenario_cut_seen(THREADS);
     scenario_cut_fails_the_call(THREADS);
+    scenario_cut_late(THREADS);
+    scenario_home_cut_late(THREADS);
 }
 
 static void test_yield_and_streaming(void **state)
