@@ -35,8 +35,7 @@ void pn_loop_destroy(struct pn_loop *loop)
 {
     PN_CHECK_MAGIC(loop, PN__LOOP_MAGIC);
     pn_signal_unwatch_all(loop);
-    while (pn__closing_step(loop))
-        ;
+    pn_loop_free_closed(loop);
     PN_ASSERT(loop->watches == 0);
     PN_ASSERT(loop->heap_count == 0 && loop->line_count == 0);
     PN_ASSERT(pn_list_empty(&loop->fired));

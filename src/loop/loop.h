@@ -276,6 +276,8 @@ struct pn_closing {
 };
 void pn_loop_close_later(struct pn_loop *loop, struct pn_closing *closing,
                          void (*free_fn)(struct pn_closing *));
+/* Frees at once: for who takes down what it belongs to, when no turn comes any more. */
+void pn_loop_free_closed(struct pn_loop *loop);
 
 /* From any thread: MESSAGE is owned by the loop until deliver is called by the loop's owner, in
  * the RESUMED phase, in the order of sending by one thread. Wakes a sleeping loop. Never

@@ -45,3 +45,9 @@ bool pn__closing_step(struct pn_loop *loop)
     closing->free(closing);
     return true;
 }
+
+void pn_loop_free_closed(struct pn_loop *loop)
+{
+    while (pn__closing_step(loop))
+        ;
+}

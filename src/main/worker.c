@@ -268,6 +268,7 @@ static void take_down(struct pn__worker *w)
     pn_gateway_set_websockets(w->config->gateway, NULL);
     pn_ws_server_destroy(w->websockets);
     if (w->h1) {
+        pn_loop_free_closed(w->loop); /* tasks that go on have held their connections until now */
         pn_h1_destroy(w->h1);
         pn_net_destroy(w->net);
     }

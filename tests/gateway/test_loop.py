@@ -89,6 +89,14 @@ def test_a_timer_is_never_early():
             await asyncio.sleep(0.0001)
         await asyncio.sleep(0.01)
         assert early == [False] * 200
+        # In turns without a sleep, which come every few microseconds.
+        for _ in range(200):
+            when = loop.time() + 0.0001
+            loop.call_at(when, due, when)
+            while loop.time() < when + 0.00005:
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert early == [False] * 400
 
     run(main)
 
