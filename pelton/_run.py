@@ -11,6 +11,10 @@ from pelton._loop import Loop
 
 __all__ = ["LoopPolicy", "await_", "install", "run", "spawn", "to_core"]
 
+# A wait for a lock is not cut, so one that may be long looks up in between: a request that the server
+# ends has its exception then.
+_LOOK_S = 0.5
+
 
 def run(main, *, debug=None):
     """``asyncio.run`` on a ``pelton.Loop``."""
@@ -63,6 +67,11 @@ def await_(awaitable):
         return run(coroutine)
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
+        while not future.done():
+            try:
+                future.exception(_LOOK_S)
+            except TimeoutError:
+                pass
         return future.result()
     finally:
         future.cancel()  # no effect on one that is over

@@ -366,6 +366,44 @@ def test_an_interrupted_wait_cancels_its_task(tmp_path: Path) -> None:
     assert program(tmp_path, INTERRUPTED) == "interrupted True\n"
 
 
+CUT_AWAIT = """
+import asyncio, sys
+import pelton
+
+def say(*words):
+    print(*words, file=sys.stderr, flush=True)
+
+async def waits():
+    say("waits")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("cleaned up")
+
+def application(environ, start_response):
+    try:
+        pelton.await_(waits())
+    except BaseException as exc:
+        say("raised", type(exc).__name__)
+        raise
+"""
+
+
+@pytest.mark.parametrize("carrier", ["threads", "fibers", "asyncio"])
+def test_a_cut_wait_cancels_its_task(serve: Serve, carrier: str) -> None:
+    server = serve(*CARRIERS[carrier], "--shutdown-timeout", "0.3", app=CUT_AWAIT)
+    server.expect_log("1 request is cut before the end")
+    sock = server.connect()
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+    server.wait_log("^waits$")
+    assert server.stop() == 0
+    lines = server.log.splitlines()
+    assert "raised RequestCut" in lines
+    assert "cleaned up" in lines
+    with sock:
+        assert sock.recv(100).startswith(b"HTTP/1.1 503 ")
+
+
 PROGRAM = """
 import asyncio
 import pelton
