@@ -3,6 +3,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import inspect
 
@@ -11,8 +12,8 @@ from pelton._loop import Loop
 
 __all__ = ["LoopPolicy", "await_", "install", "run", "spawn", "to_core"]
 
-# A wait for a lock is not cut, so one that may be long looks up in between: a request that the server
-# ends has its exception then.
+# A wait for a lock is not cut, so one that may be long looks up in between: a request that the
+# server ends has its exception then.
 _LOOK_S = 0.5
 
 
@@ -68,10 +69,8 @@ def await_(awaitable):
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         while not future.done():
-            try:
+            with contextlib.suppress(TimeoutError):
                 future.exception(_LOOK_S)
-            except TimeoutError:
-                pass
         return future.result()
     finally:
         future.cancel()  # no effect on one that is over

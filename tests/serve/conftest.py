@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures import serve
+from fixtures import certificate, serve
 from harness import ASGI_CARRIERS, CARRIERS, SLOW, Server, become_subreaper, server_command
 
-__all__ = ["serve"]
+__all__ = ["certificate", "serve"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -602,3 +602,5 @@ async def app(scope, receive, send):
     lines = server.log.splitlines()
     wanted = ["cancelled", "told http.disconnect", "lifespan shutdown"]
     assert [line for line in lines if line in wanted] == wanted
+    with sock:  # in time for an answer
+        assert sock.recv(100).startswith(b"HTTP/1.1 503 ")

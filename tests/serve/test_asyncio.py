@@ -490,6 +490,47 @@ def gathers(loop):
     said(server, "sent b'abc'")
 
 
+def test_output_in_tls_is_the_parents(serve: Serve, certificate: Path) -> None:
+    """Also what was gathered when the process forked: it is sent once."""
+    app = (
+        HEAD
+        + """
+import ssl
+
+def gathers(loop):
+    here, there = socket.socketpair()
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.check_hostname, ours.verify_mode = False, ssl.CERT_NONE
+    theirs.load_cert_chain("certificate.pem", "key.pem")
+    class Peer(asyncio.Protocol):
+        got = b""
+        def data_received(self, data):
+            self.got += data
+        def connection_lost(self, exc):
+            say("got", self.got, exc)
+    async def connects():
+        peer = loop.create_task(loop.connect_accepted_socket(Peer, there, ssl=theirs))
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, sock=here, ssl=ours, server_hostname="h")
+        await peer
+        def forks():
+            for text in (b"a", b"b", b"c"):
+                transport.write(text)
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+                transport.close()
+        loop.call_soon(forks)
+    loop.create_task(connects())
+"""
+    )
+    names = ("certificate.pem", "key.pem")
+    files = {name: (certificate / name).read_bytes() for name in names}
+    server = serve("--asyncio", 2, app=app, files=files)
+    server.get("/gathers")
+    said(server, "got b'abc' None")
+
+
 # --- The end ----------------------------------------------------------------------------------
 
 END = (
