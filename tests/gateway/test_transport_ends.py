@@ -12,8 +12,9 @@ import sys
 import tempfile
 
 from gwharness import raising
+from protocols import Seen
 from test_loop import run
-from test_transport import Buffered, Seen, pair, until
+from test_transport import Buffered, pair, until
 
 
 async def take(there, count):

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import protocols
 from test_loop import Loop
 
 TIMEOUT_S = 30
@@ -61,34 +62,12 @@ def client_context(kind=ssl.SSLContext, trusting=True, **attributes):
     return context
 
 
-class Seen(asyncio.Protocol):
-    """Writes down what it hears of."""
-
-    def __init__(self):
-        self.said = []
-        self.data = b""
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.said.append("made")
-
-    def data_received(self, data):
-        assert type(data) is bytes
-        self.data += data
-
-    def eof_received(self):
-        self.said.append("eof")
-
-    def pause_writing(self):
-        self.said.append("pause")
-
-    def resume_writing(self):
-        self.said.append("resume")
+class Seen(protocols.Seen):
+    """Writes down what it hears of, and by which exception it ended."""
 
     def connection_lost(self, exc):
-        self.said.append(f"lost {type(exc).__name__}")
-        self.lost.set_result(exc)
+        super().connection_lost(exc)
+        self.said[-1] += f" {type(exc).__name__}"
 
 
 class Buffered(Seen, asyncio.BufferedProtocol):
