@@ -32,11 +32,10 @@ static int look_up(struct pn__tls *t)
     return t->feed && t->drain && t->again && t->ssl_error && t->extra ? 0 : -1;
 }
 
+/* In the child of a fork the lower transport keeps the parent's output to itself. */
 static int flush(PyObject *self)
 {
     struct pn__tls *t = (struct pn__tls *)self;
-    if (t->aio->closed) /* in the child of a fork: this is the parent's output */
-        return 0;
     return pn__tls_send(t, false) == 0 ? 0 : pn__tls_failed(t, "Fatal error on SSL protocol");
 }
 

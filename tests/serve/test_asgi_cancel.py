@@ -318,6 +318,36 @@ def raised_in_log(server: Server, seen: list[dict[str, object]]) -> None:
     assert "never" not in log
 
 
+def interrupt(
+    server: Server,
+    what: str,
+    mode: str,
+    *,
+    points: tuple[str, ...],
+    make: Callable[[Server, str], HttpClient | WsClient],
+    judge: Callable[[HttpClient | WsClient, bool | None, dict[str, object]], None],
+) -> set[str]:
+    """Requests of a kind, one at each of these points with each reaction; where that met a wait."""
+    all_seen: list[dict[str, object]] = []
+    waited: set[str] = set()
+    for point, reaction in itertools.product(points, ("raise", "on")):
+        case = f"{next(ids)}"
+        client = make(server, f"/{what}?{case},{mode},{point},{reaction}")
+        try:
+            whole = client.whole()
+            seen = record(server, case) | {"interrupted": point}
+            assert seen["at"] == "", "was not reached"
+            judge(client, whole, seen)
+        except AssertionError as error:
+            raise AssertionError(f"{point}, {reaction}: {error}; {record(server, case)}") from error
+        finally:
+            client.sock.close()
+        all_seen.append(seen)
+        waited.update(seen["waited"])
+    raised_in_log(server, all_seen)
+    return waited
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind_of_body", ["http", "chunked"])
 def test_cancelled_request(
@@ -326,24 +356,9 @@ def test_cancelled_request(
     server = serve(*kind, "--disable-logging", app=APP)
     server.expect_log(r"POST /\w+\?.*: the application failed")
     server.expect_log(r"the application returned without completing", required=False)
-    all_seen, waited = [], set()
     points = HTTP_POINTS + (("trailers",) if kind_of_body == "chunked" else ())
-    for point, reaction in itertools.product(points, ("raise", "on")):
-        case = f"{next(ids)}"
-        client = HttpClient(server, f"/{kind_of_body}?{case},{mode},{point},{reaction}")
-        whole = client.whole()
-        seen = record(server, case)
-        assert seen["at"] == "", f"{point} was not reached: {seen}"
-        try:
-            judge_http(client, whole, seen)
-        except AssertionError as error:
-            raise AssertionError(f"{point}, {reaction}: {error}; {seen}") from error
-        client.sock.close()
-        all_seen.append(seen)
-        waited.update(seen["waited"])
-    if mode in ("throw", "close"):
-        assert waited >= HTTP_WAITS
-    raised_in_log(server, all_seen)
+    waited = interrupt(server, kind_of_body, mode, points=points, make=HttpClient, judge=judge_http)
+    assert waited >= HTTP_WAITS or mode not in ("throw", "close")
 
 
 # --- WebSocket --------------------------------------------------------------------------------
@@ -438,7 +453,7 @@ class WsClient(Raw):
                 pass
 
 
-def judge_websocket(client: WsClient, seen: dict[str, object]) -> None:
+def judge_websocket(client: WsClient, whole: None, seen: dict[str, object]) -> None:
     done = seen["done"]
     assert isinstance(done, list)
     if "accept" not in done:
@@ -459,24 +474,10 @@ def judge_websocket(client: WsClient, seen: dict[str, object]) -> None:
 def test_cancelled_websocket(serve: Serve, kind: tuple[str, ...], mode: str) -> None:
     server = serve(*kind, "--disable-logging", app=APP)
     server.expect_log(r"GET /\w+\?.*: the application failed")
-    all_seen, waited = [], set()
-    for point, reaction in itertools.product(WS_POINTS, ("raise", "on")):
-        case = f"{next(ids)}"
-        client = WsClient(server, f"/websocket?{case},{mode},{point},{reaction}")
-        try:
-            client.whole()
-            seen = record(server, case) | {"interrupted": point}
-            assert seen["at"] == "", "was not reached"
-            judge_websocket(client, seen)
-        except AssertionError as error:
-            raise AssertionError(f"{point}, {reaction}: {error}; {record(server, case)}") from error
-        finally:
-            client.sock.close()
-        all_seen.append(seen)
-        waited.update(seen["waited"])
-    if mode in ("throw", "close"):
-        assert waited >= WS_WAITS
-    raised_in_log(server, all_seen)
+    waited = interrupt(
+        server, "websocket", mode, points=WS_POINTS, make=WsClient, judge=judge_websocket
+    )
+    assert waited >= WS_WAITS or mode not in ("throw", "close")
 
 
 # --- Clients that leave -----------------------------------------------------------------------

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import struct
 from collections.abc import Callable, Iterator
 
 import pytest
 from harness import CARRIERS, SLOW, Server, wait_until
-from test_websocket import Raw
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from wsraw import NO_ANSWER, PINGS, Raw
 
 Serve = Callable[..., Server]
 ONE_AT_A_TIME = "a WebSocket keeps this worker from all other requests"
@@ -168,22 +167,15 @@ def test_errors(server: Server) -> None:
 
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_pings(serve: Serve, carrier: str) -> None:
-    pings = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.5")
-    server = serve(*CARRIERS[carrier], *pings, app=APP)
+    server = serve(*CARRIERS[carrier], *PINGS, app=APP)
     if carrier == "inline":
         server.expect_log(ONE_AT_A_TIME)
     with Raw(server) as raw:
-        for _ in range(3):
-            first, payload = raw.frame()
-            assert first == 0x89
-            raw.send(0x8A, payload)
-        raw.send(0x81, b"alive")
-        assert raw.frame()[0] in (0x81, 0x89)
-    no_answer = (0x88, struct.pack("!H", 1011) + b"no answer to a ping")
+        raw.answer_pings()
     with Raw(server) as raw:
-        assert [raw.frame()[0], raw.frame()] == [0x89, no_answer]
+        assert [raw.frame()[0], raw.frame()] == [0x89, NO_ANSWER]
     with Raw(server, "looks") as raw:
-        assert [raw.frame(), raw.frame()[0], raw.frame()] == [(0x81, b"looked"), 0x89, no_answer]
+        assert [raw.frame(), raw.frame()[0], raw.frame()] == [(0x81, b"looked"), 0x89, NO_ANSWER]
     said(server, "end ClientDisconnected unable to receive websocket message")
 
 

@@ -20,7 +20,7 @@ import pytest
 from harness import SLOW, Server, said, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
-from wsraw import HANDSHAKE, Raw
+from wsraw import HANDSHAKE, NO_ANSWER, PINGS, Raw
 
 Serve = Callable[..., Server]
 
@@ -532,17 +532,11 @@ async def go(scope, receive, send):
 
 
 def test_pings(serve: Serve) -> None:
-    server = serve("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.5", app=HEAD)
+    server = serve(*PINGS, app=HEAD)
     with Raw(server) as raw:
-        for _ in range(3):
-            first, payload = raw.frame()
-            assert first == 0x89
-            raw.send(0x8A, payload)
-        raw.send(0x81, b"alive")
-        assert raw.frame()[0] in (0x81, 0x89)
+        raw.answer_pings()
     with Raw(server, "silent") as raw:
-        assert raw.frame()[0] == 0x89
-        assert raw.frame() == (0x88, struct.pack("!H", 1011) + b"no answer to a ping")
+        assert [raw.frame()[0], raw.frame()] == [0x89, NO_ANSWER]
     assert said(server, "end 1011") == "end 1011 no answer to a ping"
 
 

@@ -13,6 +13,10 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
+# Options for pings that a test can wait for, and what a client gets that answers none.
+PINGS = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.5")
+NO_ANSWER = (0x88, struct.pack("!H", 1011) + b"no answer to a ping")
+
 
 class Raw:
     """A client that may break rules."""
@@ -82,3 +86,12 @@ class Raw:
             pass
         assert not self.got
         return int.from_bytes(payload[:2], "big") if payload else 1005
+
+    def answer_pings(self) -> None:
+        """Some, and an echo is there all the same."""
+        for _ in range(3):
+            first, payload = self.frame()
+            assert first == 0x89
+            self.send(0x8A, payload)
+        self.send(0x81, b"alive")
+        assert self.frame()[0] in (0x81, 0x89)
