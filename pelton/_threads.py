@@ -21,8 +21,9 @@ class Core(threading._DummyThread):
         self._started = _STARTED
         self._set_ident()
         self._set_native_id()
-        if hasattr(threading, "_make_thread_handle"):  # from 3.13 on
-            self._handle = threading._make_thread_handle(self._ident)
+        for name in ("_handle", "_os_thread_handle"):  # of 3.13, and from 3.14 on
+            if hasattr(self, name):
+                setattr(self, name, threading._make_thread_handle(self._ident))
         threading._active[self._ident] = self
 
     def _end(self):

@@ -170,7 +170,8 @@ def test_cut_among_the_data():
 
     async def main(loop):
         found = []
-        for count in (2500, 4000, 5500):
+        # A handshake takes 2 to 3.5 kB, by the version of OpenSSL; all together is 7 or more.
+        for count in (5000, 5500, 6000):
             here, there = socket.socketpair()
             pump, peer = cut_after(count, there, work)
             _transport, protocol = await loop.create_connection(
@@ -570,8 +571,10 @@ def test_a_record_that_does_not_decrypt():
         transport.write(b"go")
         exc = await protocol.lost
         await peer.over()
-        return kind_of(exc), "bad record mac" in str(exc).lower(), protocol.said
+        return kind_of(exc), getattr(exc, "reason", None), protocol.said
 
     seen, lines = alike(main)
-    assert seen == ("SSLError", True, ["made", "lost SSLError"])
+    assert seen[0] == "SSLError"
+    assert seen[1]  # its words are OpenSSL's, by the version
+    assert seen[2] == ["made", "lost SSLError"]
     assert lines == []

@@ -238,6 +238,8 @@ def descriptors(pid: int) -> Counter[str] | None:
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 target = os.readlink(f"/proc/{pid}/fd/{name}")
+                if "/libffi.so" in target:
+                    continue  # from 3.5 on it keeps itself open for its trampolines, after ctypes
                 # "socket:[123]" -> "socket"; "anon_inode:[eventpoll]" and paths stay.
                 kinds[re.sub(r":\[\d+\]$", "", target)] += 1
     except OSError:

@@ -165,7 +165,7 @@ static void test_stack_is_trimmed(void **state)
     struct request *all = requests_make(&s, 1, app_trims);
     assert_int_equal(server_run(&s, 1), 0);
     all_done(all, 1);
-    assert_in_range(all[0].result, 0, 2);
+    assert_true(all[0].result >= 0 && all[0].result <= 2);
     free(all);
     server_free(&s);
 }
