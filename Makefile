@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 export PYTHONS HISTORIES SEED FUZZ_SECONDS PYTEST_ARGS PYTEST_JOBS BENCH_ARGS BENCH_LIMIT
-export STDLIB_MODULES STDLIB_CARRIERS ASYNCIO_MODULES SOAK_SECONDS SOAK_CARRIERS
+export SPEC_ARGS SPEC_JOBS STDLIB_MODULES STDLIB_CARRIERS ASYNCIO_MODULES SOAK_SECONDS SOAK_CARRIERS
 
 .PHONY: help demo examples test test-sid test-stdlib test-drivers test-asyncio soak soak-asan asan tsan \
 	fuzz sim lint bench format clean

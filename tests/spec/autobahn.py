@@ -4,11 +4,11 @@
     autobahn.py WSTEST SERVER FOLDER [CASES ...]
 
 WSTEST and SERVER are the two commands, FOLDER gets the reports, one for each CASES, like 9.* or
-"12.1.1 12.1.2". Without: all of 1 to 10, 12 and 13. SPEC_JOBS (4) of them run at once against the
-one server: a case is mostly waiting for the other side. A case that a busy machine did not let end
-in the time that Autobahn gives it is run once more, by itself, and told. Ends non-zero unless each
-case passes (OK, NON-STRICT) or is INFORMATIONAL, in its behaviour and in how it closes;
-UNIMPLEMENTED counts as a failure.
+"12.1.1 12.1.2". Without: all of 1 to 10, 12 and 13. SPEC_ARGS are further options of the server.
+SPEC_JOBS (4) of them run at once against the one server: a case is mostly waiting for the other
+side. A case that a busy machine did not let end in the time that Autobahn gives it is run once
+more, by itself, and told. Ends non-zero unless each case passes (OK, NON-STRICT) or is
+INFORMATIONAL, in its behaviour and in how it closes; UNIMPLEMENTED counts as a failure.
 """
 
 import collections
@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,8 @@ LEAST |= {"12": 90, "13": 126}
 def start(server, folder):
     """The server's process and its port, which it says in its log."""
     app = pathlib.Path(__file__).with_name("echo.py")
-    command = [server, "--http-socket", "127.0.0.1:0", "--disable-logging", str(app)]
+    more = shlex.split(os.environ.get("SPEC_ARGS", ""))
+    command = [server, "--http-socket", "127.0.0.1:0", "--disable-logging", *more, str(app)]
     process = subprocess.Popen(
         command, cwd=folder, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True
     )
