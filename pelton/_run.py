@@ -3,7 +3,6 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import contextvars
 import inspect
 
@@ -11,10 +10,6 @@ from pelton import _home
 from pelton._loop import Loop
 
 __all__ = ["LoopPolicy", "await_", "install", "run", "spawn", "to_core"]
-
-# A wait for a lock is not cut, so one that may be long looks up in between: a request that the
-# server ends has its exception then.
-_LOOK_S = 0.5
 
 
 def run(main, *, debug=None):
@@ -44,6 +39,20 @@ async def _awaited(awaitable):
     return await awaitable
 
 
+def _wait_for(future):
+    """Until ``future`` is done, in a core: a wait for a lock, as its own is, could not be cut."""
+    try:
+        from uwsgi import _wait, _waiter, _wake
+    except ImportError:
+        return
+    waiter = _waiter()
+    if waiter is None:
+        return
+    future.add_done_callback(lambda _: _wake(waiter))
+    while not future.done():
+        _wait(waiter)
+
+
 def await_(awaitable):
     """Wait for a coroutine, or another awaitable, in code that is not asynchronous.
 
@@ -68,9 +77,7 @@ def await_(awaitable):
         return run(coroutine)
     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
-        while not future.done():
-            with contextlib.suppress(TimeoutError):
-                future.exception(_LOOK_S)
+        _wait_for(future)
         return future.result()
     finally:
         future.cancel()  # no effect on one that is over

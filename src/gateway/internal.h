@@ -396,6 +396,14 @@ int pn__file_wrapper_init(struct pn_gateway *gw);
 int pn__file_wrapper_range(struct pn_gateway *gw, PyObject *o, int *fd, off_t *offset,
                            int64_t *size);
 
+/* --- waiter.c --- */
+
+/* For the calling core; None where it is none. New reference or NULL with an exception. */
+PyObject *pn__waiter_new(void);
+/* Until it is woken, once for all, or the request is cut; may come back sooner. The core that made it. */
+PyObject *pn__waiter_wait(PyObject *waiter);
+PyObject *pn__waiter_wake(PyObject *waiter);
+
 /* --- spawn.c --- */
 /* CALLABLE(True) in a core of its own, soon, or CALLABLE(False). Any core or thread, attached. None, or NULL with an
  * exception. */

@@ -313,6 +313,25 @@ static PyObject *uwsgi_spawn(PyObject *module, PyObject *callable)
     return pn__spawn(gateway_of(module), callable);
 }
 
+static PyObject *uwsgi_waiter(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return pn__waiter_new();
+}
+
+static PyObject *uwsgi_wait(PyObject *module, PyObject *waiter)
+{
+    (void)module;
+    return pn__waiter_wait(waiter);
+}
+
+static PyObject *uwsgi_wake(PyObject *module, PyObject *waiter)
+{
+    (void)module;
+    return pn__waiter_wake(waiter);
+}
+
 static PyObject *uwsgi_single(PyObject *module, PyObject *unused)
 {
     (void)unused;
@@ -348,6 +367,9 @@ static PyMethodDef methods[] = {
     {"websocket_send_binary", pn__uwsgi_ws_send_binary, METH_O, "websocket_send_binary(bytes)"},
     {"_spawn", uwsgi_spawn, METH_O, NULL},
     {"_single", uwsgi_single, METH_NOARGS, NULL},
+    {"_waiter", uwsgi_waiter, METH_NOARGS, NULL},
+    {"_wait", uwsgi_wait, METH_O, NULL},
+    {"_wake", uwsgi_wake, METH_O, NULL},
     {"__getattr__", uwsgi_getattr, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
