@@ -646,6 +646,23 @@ static void test_timeout_keepalive(void **state)
     sim_link_free(l);
 }
 
+/* Each request gives it all of its time again, also one that is answered in the frame that read it. */
+static void test_timeout_keepalive_begins_anew(void **state)
+{
+    struct h1_fixture *f = *state;
+    struct sim_link *l = h1_fixture_connect(f, GET);
+    for (int i = 0; i < 4; i++) {
+        assert_has(h1_fixture_answer(f, l), "hello\n");
+        h1_fixture_advance(f, PN_HTTP_KEEPALIVE_TIMEOUT_MS - 1);
+        assert_int_not_equal(l->fd, -1);
+        h1_fixture_send(f, l, GET);
+    }
+    assert_has(h1_fixture_answer(f, l), "hello\n");
+    h1_fixture_advance(f, PN_HTTP_KEEPALIVE_TIMEOUT_MS + 1);
+    assert_int_equal(l->fd, -1);
+    sim_link_free(l);
+}
+
 /* A second request that begins while the connection idles has the header's time. */
 static void test_timeout_second_head(void **state)
 {
@@ -749,6 +766,7 @@ int main(void)
         h1_test(test_timeout_silent),
         h1_test(test_timeout_partial_head),
         h1_test(test_timeout_keepalive),
+        h1_test(test_timeout_keepalive_begins_anew),
         h1_test(test_timeout_second_head),
         h1_test(test_timeout_write),
         h1_test(test_timeout_flushing),

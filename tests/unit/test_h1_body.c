@@ -264,6 +264,26 @@ static void test_continue_not_after_answer(void **state)
     finish(f, l);
 }
 
+/* Half of the answer has gone: in the middle of it a 100 would be a part of its body. */
+static void test_continue_not_within_answer(void **state)
+{
+    struct h1_fixture *f = *state;
+    size_t sum = 0;
+    f->start = h1_fixture_start_later;
+    struct sim_link *l = h1_fixture_connect(f, EXPECT);
+    h1_fixture_run(f);
+    assert_int_equal(pn_exchange_head(f->kept, 200, PN_STR_NONE, NULL, 0, 4, 0), 0);
+    assert_int_equal(pn_exchange_write(f->kept, "on", 2), 2);
+    assert_int_equal(pull(f->kept, &sum), PN_BODY_AGAIN);
+    h1_fixture_send(f, l, "abc");
+    assert_int_equal(pull(f->kept, &sum), PN_BODY_END);
+    assert_int_equal(pn_exchange_write(f->kept, "ce", 2), 2);
+    assert_int_equal(pn_exchange_end(f->kept, NULL, 0), 0);
+    h1_fixture_drop(f);
+    assert_has(h1_fixture_answer(f, l), "\r\n\r\nonce");
+    finish(f, l);
+}
+
 static void test_continue_not_when_body_is_here(void **state)
 {
     struct h1_fixture *f = *state;
@@ -654,6 +674,7 @@ int main(void)
         h1_test(test_body_without_the_loop),
         h1_test(test_continue_when_asked_for),
         h1_test(test_continue_not_after_answer),
+        h1_test(test_continue_not_within_answer),
         h1_test(test_continue_not_when_body_is_here),
         h1_test(test_continue_too_large),
         h1_test(test_expect_unknown),

@@ -57,6 +57,43 @@ static void test_close_all_cancels(void **state)
     sim_link_free(idle);
 }
 
+/* --- the peer's end of its direction -------------------------------------------------------------------------- */
+
+static void start_that_asks(struct h1_fixture *f, struct pn_exchange *x)
+{
+    x->tell_end = true;
+    h1_fixture_keep(f, x);
+}
+
+/* Told once, and the answer is taken all the same; also where the end came with the request. */
+static void test_the_end_is_told(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_that_asks;
+    for (int at_once = 0; at_once < 2; at_once++) {
+        struct sim_link *l = h1_fixture_connect(f, "");
+        sim_link_send(l, GET, strlen(GET));
+        if (at_once)
+            sim_link_shutdown(l);
+        h1_fixture_run(f);
+        if (!at_once) {
+            assert_int_equal(f->notified, 0);
+            sim_link_shutdown(l);
+            h1_fixture_run(f);
+        }
+        assert_int_equal(f->notified, PN_NOTIFY_PEER_ENDED);
+        assert_false(f->kept->tell_end);
+        f->notified = 0;
+        h1_fixture_run(f);
+        assert_int_equal(f->notified, 0);
+        h1_fixture_reply(f->kept, 200, "heard\n");
+        h1_fixture_drop(f);
+        assert_has(h1_fixture_answer(f, l), "heard\n");
+        assert_int_equal(l->fd, -1);
+        sim_link_free(l);
+    }
+}
+
 /* --- upgrade ---------------------------------------------------------------------------------------------------- */
 
 static void start_upgrade(struct h1_fixture *f, struct pn_exchange *x)
@@ -303,13 +340,10 @@ static void test_many_headers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        h1_test(test_drain),
-        h1_test(test_close_all_cancels),
-        h1_test(test_upgrade),
-        h1_test(test_upgrade_unasked),
-        h1_test(test_kept_text_stays),
-        h1_test(test_every_allocation_fails),
-        h1_test(test_every_allocation_fails_at_length),
+        h1_test(test_the_end_is_told),        h1_test(test_drain),
+        h1_test(test_close_all_cancels),      h1_test(test_upgrade),
+        h1_test(test_upgrade_unasked),        h1_test(test_kept_text_stays),
+        h1_test(test_every_allocation_fails), h1_test(test_every_allocation_fails_at_length),
         h1_test(test_many_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -200,6 +200,92 @@ static void test_request_behind_the_last_slow_one(void **state)
     finish(f, l);
 }
 
+enum { POST_BODY = 65000 };
+
+/* A request that fills the reads' buffer, with LINE among its headers, and a byte of room for more. */
+static char *full_read(const char *line)
+{
+    static char request[PN_NET_SCRATCH_SIZE + 64];
+    int n = snprintf(request, sizeof request,
+                     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n%sX: ", POST_BODY, line);
+    memset(request + n, 'x', sizeof request - (size_t)n);
+    memcpy(request + PN_NET_SCRATCH_SIZE - POST_BODY - 4, "\r\n\r\n", 4);
+    request[PN_NET_SCRATCH_SIZE] = '\0';
+    return request;
+}
+
+/* The client has asked for the end, and sends on: a read that filled its buffer may not have been the last. */
+static void test_bytes_behind_a_full_read(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = h1_fixture_echo;
+    struct sim_link *l =
+        h1_fixture_connect(f, strcat(full_read("Connection: close\r\n"), "and more"));
+    assert_int_equal(f->starts, 1);
+    assert_has(h1_fixture_answer(f, l), "Connection: close\r\n");
+    assert_true(l->fin);
+    assert_int_equal(l->unread, 0);
+    finish(f, l);
+}
+
+static struct sim_link *pipelined;
+static bool first_was_answered;
+
+static void start_and_look(struct h1_fixture *f, struct pn_exchange *x)
+{
+    if (f->starts == 2)
+        first_was_answered = strstr(h1_fixture_output(pipelined), "\r\n\r\nhello\n");
+    h1_fixture_reply(x, 200, "hello\n");
+}
+
+/* What comes with the next read does not delay the answer that is there: its handler may take long. */
+static void test_answer_leaves_before_the_next_read(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_and_look;
+    pipelined = h1_fixture_connect(f, "");
+    h1_fixture_send(f, pipelined, strcat(full_read(""), GET));
+    assert_int_equal(f->starts, 2);
+    assert_true(first_was_answered);
+    finish(f, pipelined);
+}
+
+static void reply_x(struct pn_exchange *x, size_t n)
+{
+    memset(big, 'x', n);
+    big[n] = '\0';
+    h1_fixture_reply(x, 200, big);
+}
+
+static void start_some(struct h1_fixture *f, struct pn_exchange *x)
+{
+    (void)f;
+    reply_x(x, 1500);
+}
+
+static void start_much(struct h1_fixture *f, struct pn_exchange *x)
+{
+    (void)f;
+    reply_x(x, 15000);
+}
+
+/* Many requests at once of a peer that takes no answer: they wait, and so do bytes for it. */
+static void test_pipeline_that_nobody_takes(void **state)
+{
+    enum { REQUESTS = 60, ENOUGH = PN_HTTP_PIPELINE_OUT_MAX / 15000 };
+    struct h1_fixture *f = *state;
+    f->start = start_much;
+    struct sim_link *l = h1_fixture_connect(f, "");
+    sim_link_set_window(l, 1000);
+    for (int i = 0; i < REQUESTS; i++)
+        sim_link_send(l, GET, strlen(GET));
+    h1_fixture_run(f);
+    assert_in_range(f->starts, 2, ENOUGH + 1);
+    sim_link_set_window(l, SIZE_MAX);
+    assert_int_equal(h1_count(h1_fixture_answer(f, l), "200 OK"), REQUESTS);
+    finish(f, l);
+}
+
 static void start_big_then_echo(struct h1_fixture *f, struct pn_exchange *x)
 {
     if (f->starts == 1)
@@ -225,15 +311,6 @@ static void test_body_behind_a_slow_answer(void **state)
     sim_link_set_window(l, SIZE_MAX);
     assert_has(h1_fixture_answer(f, l), "\r\n\r\n1234567890");
     finish(f, l);
-}
-
-static void start_some(struct h1_fixture *f, struct pn_exchange *x)
-{
-    char text[1501];
-    (void)f;
-    memset(text, 'x', sizeof text - 1);
-    text[sizeof text - 1] = '\0';
-    h1_fixture_reply(x, 200, text);
 }
 
 /* An answer leaves in more rounds than one flush makes, and nobody has begun to watch the socket. */
@@ -263,6 +340,8 @@ int main(void)
         h1_test(test_log_counts_hint_and_refusal), h1_test(test_log_of_a_body_that_never_came),
         h1_test(test_request_behind_the_last_one), h1_test(test_request_behind_the_last_slow_one),
         h1_test(test_body_behind_a_slow_answer),   h1_test(test_rest_of_a_head_behind_many_sends),
+        h1_test(test_bytes_behind_a_full_read),    h1_test(test_answer_leaves_before_the_next_read),
+        h1_test(test_pipeline_that_nobody_takes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
