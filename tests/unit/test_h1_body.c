@@ -583,6 +583,33 @@ static void test_unread_chunked_body_drained(void **state)
     sim_link_free(l);
 }
 
+/* So much of it that the connection is not worth it: after the answer no more is read than a lingering close does. */
+static void test_unread_body_is_drained_within_bounds(void **state)
+{
+    static const char *const framings[] = {
+        "Content-Length: 100000000\r\n\r\na",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n5f5e100\r\n",
+    };
+    struct h1_fixture *f = *state;
+    f->config.body_buffer_size = 1;
+    f->start = start_answer_first;
+    h1_reopen(f);
+    for (int i = 0; i < 2; i++) {
+        char post[128] = "POST / HTTP/1.1\r\nHost: a\r\n";
+        struct sim_link *l = h1_fixture_connect(f, strcat(post, framings[i]));
+        assert_has(h1_fixture_answer(f, l), "ok");
+        size_t sent = 0;
+        for (; !l->fin && sent < 10000000; sent += 50000) {
+            sim_link_send(l, big, 50000);
+            h1_fixture_run(f);
+        }
+        assert_in_range(sent, 0, 4 * 50000);
+        h1_fixture_advance(f, PN_HTTP_LINGER_TIMEOUT_MS + 10);
+        assert_int_equal(l->fd, -1);
+        sim_link_free(l);
+    }
+}
+
 /* --- answers without bodies -------------------------------------------------------------------------------------- */
 
 static unsigned bodiless_status;
@@ -692,6 +719,7 @@ int main(void)
         h1_test(test_linger_is_bounded),
         h1_test(test_unread_chunked_body),
         h1_test(test_unread_chunked_body_drained),
+        h1_test(test_unread_body_is_drained_within_bounds),
         h1_test(test_no_body_where_forbidden),
         h1_test(test_head_of_unknown_length),
         h1_test(test_refusal_of_head_has_no_body),
