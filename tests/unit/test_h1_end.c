@@ -203,6 +203,29 @@ static void test_kept_text_stays(void **state)
     }
 }
 
+static void start_keeps_first(struct h1_fixture *f, struct pn_exchange *x)
+{
+    if (f->starts == 1)
+        h1_fixture_keep(f, x);
+    h1_fixture_reply(x, 200, "hello\n");
+}
+
+/* Who keeps an exchange past its end finds no text in it, and takes nothing of the next request's. */
+static void test_text_is_over_with_the_request(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_keeps_first;
+    struct sim_link *l = h1_fixture_connect(f, "GET /first HTTP/1.1\r\nHost: a\r\n\r\n" GET GET);
+    assert_int_equal(f->kept->state, PN_EXCHANGE_ENDED);
+    assert_int_equal(pn_exchange_text(f->kept, f->kept->target).n, 0);
+    assert_int_equal(f->kept->header_count, 0);
+    assert_int_equal(h1_count(h1_fixture_answer(f, l), "hello\n"), 3);
+    h1_fixture_drop(f);
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+}
+
 static void scenario(struct h1_fixture *f)
 {
     f->start = start_kept_text;
@@ -340,10 +363,15 @@ static void test_many_headers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        h1_test(test_the_end_is_told),        h1_test(test_drain),
-        h1_test(test_close_all_cancels),      h1_test(test_upgrade),
-        h1_test(test_upgrade_unasked),        h1_test(test_kept_text_stays),
-        h1_test(test_every_allocation_fails), h1_test(test_every_allocation_fails_at_length),
+        h1_test(test_the_end_is_told),
+        h1_test(test_drain),
+        h1_test(test_close_all_cancels),
+        h1_test(test_upgrade),
+        h1_test(test_upgrade_unasked),
+        h1_test(test_kept_text_stays),
+        h1_test(test_text_is_over_with_the_request),
+        h1_test(test_every_allocation_fails),
+        h1_test(test_every_allocation_fails_at_length),
         h1_test(test_many_headers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
