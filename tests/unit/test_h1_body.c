@@ -250,6 +250,25 @@ static void test_continue_when_asked_for(void **state)
     finish(f, l);
 }
 
+/* A handler that sends it itself has said it. */
+static void test_continue_by_the_handler(void **state)
+{
+    struct h1_fixture *f = *state;
+    size_t sum = 0;
+    f->start = h1_fixture_start_later;
+    struct sim_link *l = h1_fixture_connect(f, EXPECT);
+    h1_fixture_run(f);
+    assert_int_equal(pn_exchange_info(f->kept, 100, NULL, 0), 0);
+    assert_int_equal(pull(f->kept, &sum), PN_BODY_AGAIN);
+    assert_string_equal(h1_fixture_answer(f, l), "HTTP/1.1 100 Continue\r\n\r\n");
+    h1_fixture_send(f, l, "abc");
+    assert_int_equal(pull(f->kept, &sum), PN_BODY_END);
+    h1_fixture_reply(f->kept, 200, "x");
+    h1_fixture_drop(f);
+    assert_has_not(h1_fixture_answer(f, l), "Connection: close");
+    finish(f, l);
+}
+
 /* The final answer first: then no 100, and the connection ends, since nobody knows what comes next. */
 static void test_continue_not_after_answer(void **state)
 {
@@ -700,6 +719,7 @@ int main(void)
         h1_test(test_small_bites),
         h1_test(test_body_without_the_loop),
         h1_test(test_continue_when_asked_for),
+        h1_test(test_continue_by_the_handler),
         h1_test(test_continue_not_after_answer),
         h1_test(test_continue_not_within_answer),
         h1_test(test_continue_not_when_body_is_here),

@@ -154,6 +154,11 @@ static void test_upgrade_unasked(void **state)
     f->start = start_upgrade_unasked;
     struct sim_link *l = h1_fixture_connect(f, GET);
     assert_has(h1_fixture_answer(f, l), "no\n");
+    /* Where the tunnel begins behind a body, nobody could tell. */
+    h1_fixture_send(f, l,
+                    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: echo\r\nConnection: upgrade\r\n"
+                    "Content-Length: 3\r\n\r\nabc");
+    assert_has(h1_fixture_answer(f, l), "no\n");
     sim_link_shutdown(l);
     h1_fixture_run(f);
     sim_link_free(l);
