@@ -81,6 +81,35 @@ static void test_file_past_an_open_chunk(void **state)
     finish(f, l);
 }
 
+static void start_file_too_long(struct h1_fixture *f, struct pn_exchange *x)
+{
+    FILE *file = tmpfile();
+    off_t offset = 0;
+    (void)f;
+    assert_int_equal(fwrite("0123456789", 1, 10, file), 10);
+    fflush(file);
+    assert_int_equal(pn_exchange_head(x, 200, PN_STR_NONE, NULL, 0, 5, 0), 0);
+    assert_int_equal(pn_exchange_send_file(x, fileno(file), &offset, 6), -EMSGSIZE);
+    assert_int_equal(pn_exchange_send_file(x, fileno(file), &offset, 2), 2);
+    assert_int_equal(pn_exchange_send_file(x, fileno(file), &offset, 4), -EMSGSIZE);
+    assert_int_equal(pn_exchange_send_file(x, fileno(file), &offset, 3), 3);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+    fclose(file);
+}
+
+static void test_send_file_that_is_longer_than_announced(void **state)
+{
+    struct h1_fixture *f = *state;
+    f->start = start_file_too_long;
+    struct sim_link *l = h1_fixture_connect(f, GET);
+    const char *body = strstr(h1_fixture_answer(f, l), "\r\n\r\n");
+    assert_non_null(body);
+    assert_string_equal(body, "\r\n\r\n01234");
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+}
+
 static void start_big_then_cancel(struct h1_fixture *f, struct pn_exchange *x)
 {
     if (f->starts == 1) {
@@ -335,13 +364,20 @@ static void test_rest_of_a_head_behind_many_sends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        h1_test(test_write_past_an_open_chunk),    h1_test(test_file_past_an_open_chunk),
-        h1_test(test_cut_behind_a_whole_answer),   h1_test(test_cut_that_nobody_takes),
-        h1_test(test_log_counts_hint_and_refusal), h1_test(test_log_of_a_body_that_never_came),
-        h1_test(test_request_behind_the_last_one), h1_test(test_request_behind_the_last_slow_one),
-        h1_test(test_body_behind_a_slow_answer),   h1_test(test_rest_of_a_head_behind_many_sends),
-        h1_test(test_bytes_behind_a_full_read),    h1_test(test_answer_leaves_before_the_next_read),
+        h1_test(test_write_past_an_open_chunk),
+        h1_test(test_file_past_an_open_chunk),
+        h1_test(test_cut_behind_a_whole_answer),
+        h1_test(test_cut_that_nobody_takes),
+        h1_test(test_log_counts_hint_and_refusal),
+        h1_test(test_log_of_a_body_that_never_came),
+        h1_test(test_request_behind_the_last_one),
+        h1_test(test_request_behind_the_last_slow_one),
+        h1_test(test_body_behind_a_slow_answer),
+        h1_test(test_rest_of_a_head_behind_many_sends),
+        h1_test(test_bytes_behind_a_full_read),
+        h1_test(test_answer_leaves_before_the_next_read),
         h1_test(test_pipeline_that_nobody_takes),
+        h1_test(test_send_file_that_is_longer_than_announced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
