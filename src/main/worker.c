@@ -48,7 +48,7 @@ static void turn_over(void *ctx)
     publish(w);
     /* A request may have loaded a library whose waits nobody has redirected yet. */
     if (w->config->forks->redirected)
-        pn_wait_scan();
+        pn_wait_scan_later();
 }
 
 /* --- What the wire asks and tells -------------------------------------------------------------- */

@@ -25,7 +25,7 @@ static void *helper_main(void *arg)
     return NULL;
 }
 
-static int start(struct help *help)
+int pn__helper_start(void *(*run)(void *arg), void *arg)
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -38,7 +38,7 @@ static int start(struct help *help)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     if (r == 0)
-        r = pthread_create(&thread, &attr, helper_main, help);
+        r = pthread_create(&thread, &attr, run, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return -r;
@@ -54,7 +54,7 @@ int pn__helper_run(struct pn_core *core, void (*run)(void *arg), void *arg)
 {
     struct help help = {.run = run, .arg = arg};
     int saved = errno;
-    int r = start(&help);
+    int r = pn__helper_start(helper_main, &help);
     if (r == 0)
         (void)pn__park_until(core, &help, is_done, &help, PN__FOREVER, PN__LOOKS_PRIVATE);
     errno = saved;

@@ -8,3 +8,5 @@
  * parked, and returns when it is over: it is never cut, so ARG may lie on the fiber's stack. 0, or negative
  * errno: there is no thread to be had, and nothing was run. */
 int pn__helper_run(struct pn_core *core, void (*run)(void *arg), void *arg);
+/* A thread of that kind that nobody waits for. */
+int pn__helper_start(void *(*run)(void *arg), void *arg);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The patcher: finds the images, rewrites their slots, remembers how to undo it.
  *
- * Everything here runs under one lock: a dlopen in any thread may scan. */
+ * Everything here runs under one lock: a dlopen in any thread may scan. Nobody waits for the linker's locks
+ * with it but pn_wait_install, so that the loop may take it. */
 #include "wait/wait.h"
 
 #include <dlfcn.h>
@@ -15,6 +16,7 @@
 #include "base/mem.h"
 #include "wait/fds.h"
 #include "wait/gate.h"
+#include "wait/helper.h"
 #include "wait/images.h"
 #include "wait/io.h"
 #include "wait/known.h"
@@ -23,6 +25,8 @@
 #include "wait/patches.h"
 #include "wait/queue.h"
 #include "wait/table.h"
+
+enum { SCAN_TRIES = 8 }; /* while other threads load on and on */
 
 struct known_image {
     struct pn__image image;
@@ -45,6 +49,7 @@ static struct {
 } patcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 _Atomic bool pn__wait_on;
+static _Atomic bool settling; /* a helper is going to scan */
 static _Atomic uint64_t calls_waited;
 
 struct pn_cores *pn__wait_cores(void)
@@ -115,10 +120,11 @@ static bool left_alone(const char *name)
 }
 
 struct scan {
-    size_t known;   /* images before this scan */
-    size_t next;    /* among them: the linker's list keeps its order */
-    bool only_look; /* what is gone; nothing is patched */
-    bool recheck;   /* another image may stand where one stood before */
+    struct pn__load_counts counts; /* all loads among them are over */
+    size_t known;                  /* images before this scan */
+    size_t next;                   /* among them: the linker's list keeps its order */
+    bool recheck;                  /* another image may stand where one stood before */
+    bool overtaken;                /* by another load: nothing was done */
     int changed;
 };
 
@@ -189,24 +195,29 @@ static int scan_image(struct dl_phdr_info *info, size_t size, void *ctx)
 {
     struct scan *scan = ctx;
     struct pn__image image = {info->dlpi_addr, info->dlpi_name, info->dlpi_phdr, info->dlpi_phnum};
-    struct known_image *known = known_before(scan, &image);
     (void)size;
-    if (known) {
+    /* The counters stand still while the linker goes through its list. */
+    if (info->dlpi_adds != scan->counts.adds) {
+        scan->overtaken = true;
+        return 1;
+    }
+    struct known_image *known = known_before(scan, &image);
+    if (known && !scan->recheck) {
         known->seen = true;
-        if (!scan->recheck)
-            return 0;
+        return 0;
+    }
+    if (known) {
         known->image = image;
         pn__patches_recheck(&known->patches, &image);
-    } else if (!scan->only_look) {
+    } else {
         known = remember(&image);
-        if (!known) {
-            pn_log_warning(patcher.config.log, "no memory to redirect the calls of %s", image.name);
-            return 0;
-        }
-        known->seen = true;
     }
-    if (!scan->only_look)
-        scan->changed += patch_image(known);
+    if (!known) {
+        pn_log_warning(patcher.config.log, "no memory to redirect the calls of %s", image.name);
+        return 0;
+    }
+    known->seen = true;
+    scan->changed += patch_image(known);
     return 0;
 }
 
@@ -229,28 +240,64 @@ static void forget_unloaded(void)
     patcher.image_count = kept;
 }
 
-static void scan_all(struct scan *scan)
+/* Brings what is patched up to COUNTS, whose loads are over; returns how many slots changed. */
+static int scan_locked(const struct pn__load_counts *counts)
 {
-    scan->known = patcher.image_count;
-    dl_iterate_phdr(scan_image, scan);
-    forget_unloaded();
-}
-
-static int scan_locked(void)
-{
-    struct pn__load_counts counts = pn__image_counts();
-    if (counts.adds == patcher.counts.adds && counts.subs == patcher.counts.subs)
-        return 0;
     int64_t start_ns = pn_clock_mono_ns();
-    /* After an unload another image may stand at a remembered address: everything is looked at anew. */
-    struct scan scan = {.only_look = counts.adds == patcher.counts.adds,
-                        .recheck = counts.adds != patcher.counts.adds &&
-                                   counts.subs != patcher.counts.subs};
-    scan_all(&scan);
-    patcher.counts = counts;
+    struct scan scan = {
+        .counts = *counts,
+        .known = patcher.image_count,
+        /* After an unload another image may stand at a remembered address: everything is looked at anew. */
+        .recheck = counts->adds != patcher.counts.adds && counts->subs != patcher.counts.subs,
+    };
+    dl_iterate_phdr(scan_image, &scan);
+    if (scan.overtaken)
+        return 0;
+    forget_unloaded();
+    patcher.counts = *counts;
     patcher.stats.scans++;
     patcher.stats.scan_ns_total += pn_clock_mono_ns() - start_ns;
     return scan.changed;
+}
+
+/* Whether anything was loaded or unloaded since the last scan; COUNTS is how it stands now. */
+static bool is_outdated(struct pn__load_counts *counts)
+{
+    *counts = pn__image_counts();
+    pthread_mutex_lock(&patcher.lock);
+    bool outdated = counts->adds != patcher.counts.adds || counts->subs != patcher.counts.subs;
+    pthread_mutex_unlock(&patcher.lock);
+    return outdated;
+}
+
+/* Returns when the loads that were under way are over. The linker lists an image before it binds it: a slot would
+ * be overwritten again, and where a page is closed too early the linker itself faults. From before the listing
+ * until after the constructors it holds a lock that dlsym takes. */
+static void wait_for_loads(void)
+{
+    (void)dlsym(RTLD_DEFAULT, "dlsym");
+}
+
+static int scan_settled(void)
+{
+    struct pn__load_counts counts;
+    int changed = 0;
+    for (int i = 0; i < SCAN_TRIES && is_outdated(&counts); i++) {
+        wait_for_loads();
+        pthread_mutex_lock(&patcher.lock);
+        if (atomic_load(&pn__wait_on))
+            changed += scan_locked(&counts);
+        pthread_mutex_unlock(&patcher.lock);
+    }
+    return changed;
+}
+
+static void *settle(void *unused)
+{
+    (void)unused;
+    (void)scan_settled();
+    atomic_store(&settling, false);
+    return NULL;
 }
 
 /* --- Install, scan, undo --- */
@@ -307,8 +354,8 @@ int pn_wait_install(const struct pn_wait_config *config)
             patcher.targets[i] = (uintptr_t)dlsym(RTLD_DEFAULT, pn__redirects[i].name);
     pn__fds_install(config->cores);
     atomic_store(&pn__wait_on, true);
-    scan_locked();
     pthread_mutex_unlock(&patcher.lock);
+    (void)scan_settled();
     scan_own_memory();
     return patcher.libc_end ? 0 : -ENOEXEC;
 }
@@ -317,11 +364,35 @@ int pn_wait_scan(void)
 {
     if (!atomic_load_explicit(&pn__wait_on, memory_order_relaxed))
         return 0;
-    pthread_mutex_lock(&patcher.lock);
-    int changed = scan_locked();
-    pthread_mutex_unlock(&patcher.lock);
+    int changed = scan_settled();
     scan_own_memory();
     return changed;
+}
+
+void pn_wait_scan_later(void)
+{
+    struct pn__load_counts counts;
+    if (!atomic_load_explicit(&pn__wait_on, memory_order_relaxed))
+        return;
+    /* Is there no thread to be had, then the next turn asks again. */
+    if (is_outdated(&counts) && !atomic_exchange(&settling, true) &&
+        pn__helper_start(settle, NULL) < 0)
+        atomic_store(&settling, false);
+    scan_own_memory();
+}
+
+/* Under the linker's lock, so that no image goes meanwhile. */
+static int undo_image(struct dl_phdr_info *info, size_t size, void *ctx)
+{
+    struct scan *scan = ctx;
+    struct pn__image image = {info->dlpi_addr, info->dlpi_name, info->dlpi_phdr, info->dlpi_phnum};
+    struct known_image *known = known_before(scan, &image);
+    (void)size;
+    if (known) {
+        pn__patches_recheck(&known->patches, &image);
+        pn__patches_undo(&known->patches, &image);
+    }
+    return 0;
 }
 
 void pn_wait_uninstall(void)
@@ -332,11 +403,9 @@ void pn_wait_uninstall(void)
     pn__fds_uninstall();
     pn__resolve_uninstall();
     patcher.config.cores = NULL;
-    scan_all(&(struct scan){.only_look = true, .recheck = true});
-    for (size_t i = 0; i < patcher.image_count; i++) {
-        pn__patches_undo(&patcher.images[i].patches, &patcher.images[i].image);
+    dl_iterate_phdr(undo_image, &(struct scan){.known = patcher.image_count});
+    for (size_t i = 0; i < patcher.image_count; i++)
         pn__patches_free(&patcher.images[i].patches);
-    }
     for (size_t i = 0; i < patcher.config.leave_alone_count; i++)
         free((char *)patcher.config.leave_alone[i]);
     free((void *)patcher.config.leave_alone);
@@ -356,6 +425,7 @@ void pn_wait_after_fork_child(void)
     atomic_store(&pn__wait_on, false);
     /* Another thread of the parent may have been scanning at the fork. */
     pthread_mutex_init(&patcher.lock, NULL);
+    atomic_store(&settling, false);
     pn__queue_after_fork_child();
     pn__layout_after_fork_child();
     pn__resolve_after_fork_child();

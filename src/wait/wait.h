@@ -36,9 +36,12 @@ struct pn_wait_config {
 int pn_wait_install(const struct pn_wait_config *config);
 /* Puts every slot back that still holds our function. */
 void pn_wait_uninstall(void);
-/* Patches images that were loaded since the last scan; cheap when there are none (one counter is
- * compared). Called after a redirected dlopen and at turn ends. Returns how many slots changed. */
+/* Patches images that were loaded since the last scan; cheap when there are none (two counters are
+ * compared). Waits for loads that are under way in other threads, with their constructors. Called after a
+ * redirected dlopen. Returns how many slots changed. */
 int pn_wait_scan(void);
+/* The same without waiting, for turn ends: when there is something to patch, a thread made for it does so. */
+void pn_wait_scan_later(void);
 /* Child of a fork, before pn_cores_after_fork_child: every redirected call goes straight on from now on; only
  * pthread_self keeps its answer in the thread that forked. */
 void pn_wait_after_fork_child(void);

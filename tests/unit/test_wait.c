@@ -476,6 +476,115 @@ static void a_library_that_comes_back_is_counted_once(void **state)
     pn_wait_uninstall();
 }
 
+static void *scan_on_and_on(void *arg)
+{
+    atomic_bool *stop = arg;
+    while (!atomic_load(stop))
+        pn_wait_scan();
+    return NULL;
+}
+
+/* The linker lists a library before it has bound it: what is written by then is lost, and it faults where a
+ * page is closed to it. */
+static void scans_beside_loads_miss_none(void **state)
+{
+    enum { ROUNDS = 500 };
+    struct pn_wait_config config = {0};
+    struct pn_wait_stats before, after;
+    atomic_bool stop = false;
+    pthread_t scanner;
+    (void)state;
+    assert_int_equal(pn_wait_install(&config), 0);
+    pn_wait_stats(&before);
+    assert_int_equal(pthread_create(&scanner, NULL, scan_on_and_on, &stop), 0);
+    int missed = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        void *copy = dlopen(getenv("PROBE_LAZY"), i % 2 ? RTLD_LAZY : RTLD_NOW);
+        assert_non_null(copy);
+        pn_wait_scan();
+        pn_wait_stats(&after);
+        missed += after.slots < before.slots + 7;
+        dlclose(copy);
+    }
+    atomic_store(&stop, true);
+    pthread_join(scanner, NULL);
+    pn_wait_uninstall();
+    assert_int_equal(missed, 0);
+}
+
+static sem_t constructor_entered, constructor_may_go;
+
+static void in_constructor(void)
+{
+    sem_post(&constructor_entered);
+    sem_wait(&constructor_may_go);
+}
+
+static void *load_lazy(void *arg)
+{
+    (void)arg;
+    return dlopen(getenv("PROBE_LAZY"), RTLD_LAZY);
+}
+
+static void *scan_once(void *arg)
+{
+    (void)arg;
+    pn_wait_scan();
+    return NULL;
+}
+
+static unsigned slots_now(void)
+{
+    struct pn_wait_stats stats;
+    pn_wait_stats(&stats);
+    return stats.slots;
+}
+
+/* A turn's end doesn't wait for a library's constructor, which may wait for the turn. */
+static void a_load_under_way_is_left_for_later(void **state)
+{
+    struct pn_wait_config config = {0};
+    pthread_t loader, scanner;
+    char address[32];
+    void *copy;
+    (void)state;
+    sem_init(&constructor_entered, 0, 0);
+    sem_init(&constructor_may_go, 0, 0);
+    assert_int_equal(pn_wait_install(&config), 0);
+    unsigned before = slots_now();
+    snprintf(address, sizeof address, "%p", (void *)in_constructor);
+    setenv("WAIT_PROBE_CONSTRUCTED", address, 1);
+    assert_int_equal(pthread_create(&loader, NULL, load_lazy, NULL), 0);
+    sem_wait(&constructor_entered);
+    unsetenv("WAIT_PROBE_CONSTRUCTED");
+    assert_int_equal(pthread_create(&scanner, NULL, scan_once, NULL), 0);
+    pn_wait_scan_later();
+    for (int i = 0; i < 30; i++) {
+        usleep(1000);
+        pn_wait_scan_later();
+        assert_int_equal(slots_now(), before);
+    }
+    sem_post(&constructor_may_go);
+    pthread_join(loader, &copy);
+    pthread_join(scanner, NULL);
+    assert_non_null(copy);
+    assert_true(slots_now() >= before + 7);
+
+    /* Without anybody who scans at once a thread does it soon. */
+    dlclose(copy);
+    pn_wait_scan();
+    assert_int_equal(slots_now(), before);
+    copy = load_lazy(NULL);
+    assert_non_null(copy);
+    while (slots_now() == before) {
+        pn_wait_scan_later();
+        usleep(1000);
+    }
+    assert_true(slots_now() >= before + 7);
+    dlclose(copy);
+    pn_wait_uninstall();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -491,6 +600,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_library_can_be_left_alone),
         cmocka_unit_test(later_libraries_are_found_by_a_scan),
         cmocka_unit_test(a_library_that_comes_back_is_counted_once),
+        cmocka_unit_test(scans_beside_loads_miss_none),
+        cmocka_unit_test(a_load_under_way_is_left_for_later),
     };
     if (argc != 3) {
         print_error("usage: test_wait EAGER_LIBRARY LAZY_LIBRARY\n");

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +24,16 @@ PROBE pthread_t probe_self(void);
 PROBE int probe_getattr(pthread_t t, pthread_attr_t *attr);
 PROBE int probe_kill(pthread_t t, int signo);
 PROBE int probe_cpuclock(pthread_t t, clockid_t *clock);
+
+/* What a test wants done while the linker is at it: the function's address by the environment, since a
+ * library cannot import it from the test's program. */
+__attribute__((constructor)) static void constructed(void)
+{
+    const char *address = getenv("WAIT_PROBE_CONSTRUCTED");
+    void (*hook)(void);
+    if (address && sscanf(address, "%p", (void **)&hook) == 1)
+        hook();
+}
 
 /* As sqlite's table of system calls: a 64-bit data relocation. */
 static struct {
