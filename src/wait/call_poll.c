@@ -18,6 +18,8 @@ extern int __poll_chk(struct pollfd *fds, nfds_t count, int timeout_ms, size_t r
 extern int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
                        const sigset_t *mask, size_t room);
 
+#define LOOK_LATER_NS (5 * PN_NS_PER_MS)
+
 static const struct timespec no_time = {0, 0};
 
 static int64_t deadline_of_ms(int timeout_ms)
@@ -100,7 +102,16 @@ static int only_one(const struct pollfd *fds, nfds_t count, uint32_t *events)
     return fd;
 }
 
-/* No set can be had: the thread really waits, for a moment at a time in fibers. */
+/* Looks are all that is left: a moment later. TIMEOUT only when DEADLINE_NS has come. */
+static int look_later(struct pn_core *core, int64_t deadline_ns)
+{
+    int64_t until_ns = pn_clock_mono_ns() + LOOK_LATER_NS;
+    bool last = deadline_ns <= until_ns;
+    int r = pn_core_sleep_until(core, last ? deadline_ns : until_ns);
+    return r == PN_WAIT_TIMEOUT && !last ? PN_WAIT_READY : r;
+}
+
+/* No set is needed: the thread makes the call. */
 static int poll_blocking(struct pn_core *core, const struct pollfd *fds, nfds_t count,
                          int64_t deadline_ns)
 {
@@ -118,17 +129,23 @@ static int poll_blocking(struct pn_core *core, const struct pollfd *fds, nfds_t 
     return pn_core_is_cut(core) ? PN_WAIT_CUT : PN_WAIT_INTERRUPTED;
 }
 
-int pn__poll_park(struct pn_core *core, const struct pollfd *fds, nfds_t count, int64_t deadline_ns)
+int pn__poll_park(struct pn_core *core, const struct pollfd *fds, nfds_t count, int64_t deadline_ns,
+                  unsigned idle)
 {
     uint32_t events = 0;
     int fd = only_one(fds, count, &events);
+    /* Two in vain may be another waiter's who was quicker, so the wait gets its chance again behind each pause. */
+    if (idle % (PN__FD_STALE_MAX + 1) == PN__FD_STALE_MAX)
+        return look_later(core, deadline_ns);
     if (fd == -1)
         return pn_core_sleep_until(core, deadline_ns);
     if (fd >= 0)
         return pn__fd_park(core, fd, events, deadline_ns);
-    int set = pn__core_is_fiber(core) ? make_set(fds, count) : -1;
-    if (set < 0)
+    if (!pn__core_is_fiber(core))
         return poll_blocking(core, fds, count, deadline_ns);
+    int set = make_set(fds, count);
+    if (set < 0)
+        return look_later(core, deadline_ns);
     int r = pn_core_wait_fd(core, set, EPOLLIN, deadline_ns);
     close(set);
     return r;
@@ -150,8 +167,8 @@ static PN_COLD int poll_waiting(struct pn_core *core, struct pollfd *fds, nfds_t
 {
     int saved = errno, r;
     pn__wait_count();
-    for (;;) {
-        int reason = pn__poll_park(core, fds, count, deadline_ns);
+    for (unsigned idle = 0;; idle++) {
+        int reason = pn__poll_park(core, fds, count, deadline_ns, idle);
         /* A descriptor that was closed: the look says POLLNVAL. */
         if (reason == -EBADF)
             reason = PN_WAIT_READY;

@@ -16,8 +16,6 @@
 #define WRITABLE POLLOUT
 #define SPECIAL  POLLPRI
 
-#define SPIN_SLEEP_NS (5 * PN_NS_PER_MS)
-
 struct sets {
     fd_set *live[3]; /* the caller's; any may be NULL */
     char *copy;      /* of the three, as they were given */
@@ -92,17 +90,6 @@ static int look(const struct sets *s, const sigset_t *mask)
     return pselect(s->count, s->live[0], s->live[1], s->live[2], &no_time, mask);
 }
 
-/* One wait. An error or a hang-up ends it, of which select may want to know nothing: then time does. */
-static int park(struct pn_core *core, const struct sets *s, int64_t deadline_ns, unsigned idle)
-{
-    if (idle < PN__FD_STALE_MAX)
-        return pn__poll_park(core, s->fds, s->fds_count, deadline_ns);
-    int64_t until_ns = pn_deadline_ns(pn_clock_mono_ns(), SPIN_SLEEP_NS);
-    bool last = deadline_ns <= until_ns;
-    int r = pn_core_sleep_until(core, last ? deadline_ns : until_ns);
-    return r == PN_WAIT_TIMEOUT && !last ? PN_WAIT_READY : r;
-}
-
 /* The first look found nothing; the caller's sets are clear. */
 static int select_waiting(struct pn_core *core, struct sets *s, int64_t deadline_ns,
                           const sigset_t *mask)
@@ -110,7 +97,7 @@ static int select_waiting(struct pn_core *core, struct sets *s, int64_t deadline
     list_fds(s);
     pn__wait_count();
     for (unsigned idle = 0;; idle++) {
-        int reason = park(core, s, deadline_ns, idle);
+        int reason = pn__poll_park(core, s->fds, s->fds_count, deadline_ns, idle);
         if (reason == -EBADF)
             reason = PN_WAIT_READY; /* the look says so */
         if (reason == PN_WAIT_READY || reason == PN_WAIT_TIMEOUT) {

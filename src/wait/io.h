@@ -41,6 +41,7 @@ ssize_t pn__call_read(int fd, void *buf, size_t size);
 ssize_t pn__call_readv(int fd, const struct iovec *parts, int count);
 ssize_t pn__call___read_chk(int fd, void *buf, size_t size, size_t room);
 int pn__call_eventfd_read(int fd, eventfd_t *value);
+int pn__call_eventfd_write(int fd, eventfd_t value);
 ssize_t pn__call_write(int fd, const void *buf, size_t size);
 ssize_t pn__call_writev(int fd, const struct iovec *parts, int count);
 ssize_t pn__call_sendfile(int out, int in, off_t *offset, size_t count);
@@ -59,9 +60,11 @@ int pn__call_epoll_pwait(int epoll, struct epoll_event *events, int max, int tim
                          const sigset_t *mask);
 int pn__call_epoll_pwait2(int epoll, struct epoll_event *events, int max,
                           const struct timespec *timeout, const sigset_t *mask);
-/* For select: until one of FDS (COUNT of them) may be ready. enum pn_wait or negative errno. */
-int pn__poll_park(struct pn_core *core, const struct pollfd *fds, nfds_t count,
-                  int64_t deadline_ns);
+/* For select: until one of FDS (COUNT of them) may be ready. IDLE looks in a row have found nothing: a wait that says ready
+ * each time (a file that epoll refuses; an error of which select knows nothing) is paused between them.
+ * enum pn_wait or negative errno. */
+int pn__poll_park(struct pn_core *core, const struct pollfd *fds, nfds_t count, int64_t deadline_ns,
+                  unsigned idle);
 
 /* call_select.c */
 int pn__call_select(int count, fd_set *readable, fd_set *writable, fd_set *special,

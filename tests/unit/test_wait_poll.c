@@ -378,6 +378,65 @@ static void particulars(void **state)
     }
 }
 
+/* --- What no epoll set takes ---------------------------------------------------------------------------- */
+
+enum { ALONE, WITH_A_SOCKET, IN_SELECT, WITHOUT_A_NUMBER };
+
+/* So that no descriptor can be opened. */
+static void numbers_end_here(struct rlimit *before)
+{
+    int next = dup(0);
+    REQUIRE(next >= 0 && close(next) == 0 && getrlimit(RLIMIT_NOFILE, before) == 0);
+    struct rlimit now = {.rlim_cur = (rlim_t)next, .rlim_max = before->rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &now) == 0);
+}
+
+static void first_asks_much(struct meeting *m)
+{
+    int file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    struct pollfd p[2] = {{.fd = file, .events = POLLPRI}, {.fd = m->fd[0], .events = POLLIN}};
+    fd_set readable, special;
+    struct rlimit limit;
+    FD_ZERO(&readable);
+    FD_ZERO(&special);
+    FD_SET(m->fd[0], &readable);
+    FD_SET(file, &special);
+    REQUIRE(file >= 0);
+    if (m->kind == WITHOUT_A_NUMBER) {
+        p[0] = (struct pollfd){.fd = m->fd[1], .events = POLLIN};
+        numbers_end_here(&limit);
+    }
+    if (m->kind == IN_SELECT)
+        MEETING_CALL(m, io->select((file > m->fd[0] ? file : m->fd[0]) + 1, &readable, NULL,
+                                   &special, NULL));
+    else
+        MEETING_CALL(m, io->poll(p, m->kind == ALONE ? 1 : 2, -1));
+    if (m->kind == WITHOUT_A_NUMBER)
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    close(file);
+}
+
+static void second_comes_in(struct meeting *m)
+{
+    ping_the_first(m, "x");
+}
+
+/* The others go on meanwhile, and what can be ready ends the wait. */
+static void what_no_set_takes_is_waited_for(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
+        for (int kind = ALONE; kind <= WITHOUT_A_NUMBER; kind++) {
+            struct meeting m = {.first = first_asks_much,
+                                .second = kind == ALONE ? cut_the_first : second_comes_in,
+                                .kind = kind};
+            stream_pair(m.fd);
+            meet(&m, wait_carriers[c], 2);
+            assert_int_equal(m.result, kind == ALONE ? 0 : 1);
+            close_pair(m.fd);
+        }
+}
+
 /* A signal that is blocked but for the wait is delivered by it, also when it came before. */
 static void first_unblocks(struct meeting *m)
 {
@@ -421,6 +480,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_cut_is_a_time_out),
         cmocka_unit_test(a_closed_descriptor_is_said),
         cmocka_unit_test(particulars),
+        cmocka_unit_test(what_no_set_takes_is_waited_for),
         cmocka_unit_test(a_mask_lets_a_signal_in),
     };
     if (io_load(argc, argv) < 0)
