@@ -34,11 +34,11 @@ static int connect_begin(int fd, int flags, const struct sockaddr *address, sock
     return r;
 }
 
-/* The error of a fiber's wait, as connect says it. */
-static int failed(void)
+/* The error of a fiber's wait, as connect says it: BEGUN is what it said at first. */
+static int failed(int begun)
 {
     if (errno == EAGAIN)
-        errno = EINPROGRESS; /* SO_SNDTIMEO: the attempt goes on */
+        errno = begun; /* SO_SNDTIMEO: the attempt goes on */
     return -1;
 }
 
@@ -73,6 +73,7 @@ static int connect_fiber(struct pn_core *core, int fd, int flags, const struct s
 {
     struct pn__fd_wait w = pn__fd_waiter(core, fd, POLLOUT, errno);
     int r = connect_begin(fd, flags, address, size);
+    int begun = errno; /* EALREADY: it goes on from an earlier call */
     bool full = r < 0 && errno == EAGAIN && size >= sizeof address->sa_family &&
                 address->sa_family == AF_UNIX;
     if (r == 0 || (!full && errno != EINPROGRESS && errno != EALREADY))
@@ -81,7 +82,7 @@ static int connect_fiber(struct pn_core *core, int fd, int flags, const struct s
         return pn__fd_begin(&w) ? connect_unix(&w, flags, address, size) : -1;
     while (!pn__fd_ready(fd, POLLOUT))
         if (pn__fd_wait(&w) == PN__FD_FAILED)
-            return failed();
+            return failed(begun);
     errno = w.saved_errno;
     return connect(fd, address, size);
 }

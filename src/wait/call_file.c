@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* read, write, readv, writev, eventfd_read, sendfile and splice in a core, on any kind of descriptor.
+/* read, write, readv, writev, eventfd_read, eventfd_write, sendfile and splice in a core, on any kind of descriptor.
  *
  * A socket is tried as recv and send are. Anything else is asked by poll(2) first: regular files always
  * say ready, so they go straight on; pipes, terminals, eventfds and the like say whether they would wait.
- * A writer of more than PIPE_BUF bytes to a pipe goes on in pieces that cannot wait once poll says ready. */
+ * A writer of more than PIPE_BUF bytes to a pipe goes on in pieces that cannot wait once poll says ready. A terminal that is
+ * ready has room for one byte, and nothing says for how many more: a fiber has a thread of its own write there. */
 #include "wait/fds.h"
+#include "wait/helper.h"
 #include "wait/io.h"
 
 #include <fcntl.h>
@@ -154,8 +156,47 @@ static ssize_t write_pieces(struct pn_core *core, int fd, mode_t kind, const cha
     return done > 0 ? pn__fd_done(&w, (ssize_t)done) : -1;
 }
 
+static bool is_terminal(int fd)
+{
+    int saved = errno;
+    bool is = kind_of(fd) == S_IFCHR && isatty(fd);
+    errno = saved;
+    return is;
+}
+
+struct terminal_write {
+    int fd;
+    const struct iovec *parts;
+    int count;
+    ssize_t r;
+    int error;
+};
+
+static void run_terminal_write(void *arg)
+{
+    struct terminal_write *t = arg;
+    t->r = writev(t->fd, t->parts, t->count);
+    t->error = errno;
+}
+
+/* Not cut: the bytes are the fiber's. */
+static ssize_t write_terminal(struct pn_core *core, int fd, const struct iovec *parts, int count)
+{
+    struct terminal_write t = {.fd = fd, .parts = parts, .count = count};
+    pn__wait_count();
+    if (pn__helper_run(core, run_terminal_write, &t) < 0)
+        return writev(fd, parts, count);
+    if (t.r < 0)
+        errno = t.error;
+    return t.r;
+}
+
 static ssize_t write_file(struct pn_core *core, int fd, const void *buf, size_t size)
 {
+    if (pn__core_is_fiber(core) && is_terminal(fd) && !is_nonblocking(fd)) {
+        struct iovec part = {(void *)buf, size};
+        return write_terminal(core, fd, &part, 1);
+    }
     if (size <= PIPE_BUF)
         return pn__fd_ready(fd, POLLOUT) ? write(fd, buf, size)
                                          : write_pieces(core, fd, S_IFIFO, buf, size);
@@ -185,6 +226,11 @@ ssize_t pn__call_write(int fd, const void *buf, size_t size)
 {
     struct pn_core *core = pn__core_self;
     return pn_likely(!core) ? write(fd, buf, size) : write_in_core(core, fd, buf, size);
+}
+
+int pn__call_eventfd_write(int fd, eventfd_t value)
+{
+    return pn__call_write(fd, &value, sizeof value) == (ssize_t)sizeof value ? 0 : -1;
 }
 
 /* More than PIPE_BUF bytes to a pipe need not stay together. */
@@ -219,6 +265,8 @@ ssize_t pn__call_writev(int fd, const struct iovec *parts, int count)
         errno = saved;
         pn__fd_set_hint(fd, true);
     }
+    if (pn__core_is_fiber(core) && is_terminal(fd) && !is_nonblocking(fd))
+        return write_terminal(core, fd, parts, count);
     if (total > PIPE_BUF && kind_of(fd) != S_IFREG && !is_nonblocking(fd))
         return write_parts(core, fd, parts, count);
     struct pn__fd_wait w = pn__fd_waiter(core, fd, POLLOUT, saved);

@@ -55,6 +55,7 @@ const struct pn__redirect pn__redirects[] = {
     ROW(epoll_pwait2, ALL, false),
     ROW(epoll_wait, ALL, false),
     ROW(eventfd_read, ALL, false),
+    ROW(eventfd_write, ALL, false),
     ROW(fcntl, ALL, false),
     ROW(fcntl64, ALL, false),
     ROW(flock, ALL, false),

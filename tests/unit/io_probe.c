@@ -27,6 +27,7 @@ __attribute__((visibility("default"))) struct io_calls io_probe = {
     .readv = readv,
     .read_chk = __read_chk,
     .eventfd_read = eventfd_read,
+    .eventfd_write = eventfd_write,
     .write = write,
     .writev = writev,
     .sendfile = sendfile,

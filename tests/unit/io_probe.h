@@ -27,6 +27,7 @@ struct io_calls {
     ssize_t (*readv)(int, const struct iovec *, int);
     ssize_t (*read_chk)(int, void *, size_t, size_t);
     int (*eventfd_read)(int, eventfd_t *);
+    int (*eventfd_write)(int, eventfd_t);
     ssize_t (*write)(int, const void *, size_t);
     ssize_t (*writev)(int, const struct iovec *, int);
     ssize_t (*sendfile)(int, int, off_t *, size_t);

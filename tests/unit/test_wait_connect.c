@@ -82,6 +82,9 @@ static void first_connects_slowly(struct meeting *m)
     struct sockaddr_in peer;
     socklen_t size = sizeof peer;
     REQUIRE((getpeername(fd, (struct sockaddr *)&peer, &size) == 0) == (m->result == 0));
+    if (m->kind)
+        REQUIRE(io->connect(fd, (struct sockaddr *)&full_at, sizeof full_at) == -1 &&
+                errno == EALREADY);
     close(fd);
 }
 
@@ -234,7 +237,7 @@ static void a_visitor_is_waited_for(void **state)
         }
 }
 
-/* --- eventfd_read -------------------------------------------------------------------------------------- */
+/* --- eventfd_read, eventfd_write -------------------------------------------------------------------------------------- */
 
 static void first_reads_event(struct meeting *m)
 {
@@ -251,11 +254,30 @@ static void second_writes_event(struct meeting *m)
     REQUIRE(eventfd_write(m->fd[0], 7) == 0);
 }
 
+static void first_writes_event(struct meeting *m)
+{
+    REQUIRE(io->eventfd_write(m->fd[0], UINT64_MAX - 1) == 0);
+    atomic_store(&m->inside, true);
+    REQUIRE(io->eventfd_write(m->fd[0], 7) == 0);
+}
+
+static void second_reads_event(struct meeting *m)
+{
+    eventfd_t value = 0;
+    REQUIRE(atomic_load(&m->inside));
+    REQUIRE(eventfd_read(m->fd[0], &value) == 0 && value == UINT64_MAX - 1);
+}
+
 static void an_event_is_waited_for(void **state)
 {
     (void)state;
     for (size_t c = 0; c < WAIT_CARRIERS; c++) {
         struct meeting m = {.first = first_reads_event, .second = second_writes_event};
+        m.fd[0] = eventfd(0, EFD_CLOEXEC);
+        m.fd[1] = -1;
+        assert_true(meet(&m, wait_carriers[c], 2) > 0);
+        close(m.fd[0]);
+        m = (struct meeting){.first = first_writes_event, .second = second_reads_event};
         m.fd[0] = eventfd(0, EFD_CLOEXEC);
         m.fd[1] = -1;
         assert_true(meet(&m, wait_carriers[c], 2) > 0);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* send, write and their kin, sendfile and splice in cores of both carriers that wait. */
+#include <pty.h>
 #include <stdlib.h>
 #include <sys/un.h>
+#include <termios.h>
 
 #include "../support/io_fixture.h"
 #include "test_base.h"
@@ -148,6 +150,27 @@ static void a_blocking_write_goes_on_to_the_end(void **state)
 {
     (void)state;
     for_each_writer(whole_one);
+}
+
+/* One that is ready has room for a byte: a fiber always waits, and from a thread the loop is taken. */
+static void a_terminal_takes_all(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < WAIT_CARRIERS; c++)
+        for (size_t i = FLAGLESS; i < PN_ARRAY_LEN(writers); i++) {
+            struct meeting m = {
+                .op = (void *)writers[i], .first = first_writes, .second = second_drains};
+            struct termios raw;
+            assert_int_equal(openpty(&m.fd[0], &m.fd[1], NULL, NULL, NULL), 0);
+            assert_int_equal(tcgetattr(m.fd[1], &raw), 0);
+            cfmakeraw(&raw);
+            assert_int_equal(tcsetattr(m.fd[1], TCSANOW, &raw), 0);
+            uint64_t waited = meet(&m, wait_carriers[c], 2);
+            assert_true(waited > 0 || wait_carriers[c] == PN_CARRIER_THREADS);
+            assert_int_equal(m.result, BIG);
+            assert_int_equal(m.error, 1234);
+            close_pair(m.fd);
+        }
 }
 
 static void small_one(enum pn_carrier carrier, writer *op, enum end end)
@@ -499,6 +522,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_blocking_write_goes_on_to_the_end),
+        cmocka_unit_test(a_terminal_takes_all),
         cmocka_unit_test(what_has_room_goes_at_once),
         cmocka_unit_test(a_nonblocking_descriptor_takes_a_part),
         cmocka_unit_test(a_time_out_leaves_a_part),
