@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* wait, waitpid, waitid (POSIX.1-2017), wait3 and wait4 in a core.
+/* wait, waitpid, waitid, system (POSIX.1-2017), wait3 and wait4 in a core.
  *
  * A fiber waits for a child's end by a pidfd; for any child, or for stops, it asks again every 1 to 20 ms. Who reaps a
  * child is decided by the kernel in the call itself, as ever. A cut ends the wait with ETIMEDOUT: not
  * EINTR, which Python would repeat, nor ECHILD, which says that the child is gone. */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -14,13 +16,14 @@
 #include "base/bounds.h"
 #include "base/clock.h"
 #include "wait/fds.h"
+#include "wait/helper.h"
 #include "wait/processes.h"
 
 /* One question to the kernel: > 0 or an error: the answer; 0: not yet. */
 struct question {
     int (*ask)(struct question *q, int more_options);
     pid_t pid; /* > 0: the child that it is about */
-    int pidfd; /* >= 0: of that child */
+    int pidfd; /* >= 0: of the child that it is about, the caller's */
     int options;
     /* wait4 */
     int *status;
@@ -50,12 +53,12 @@ static int ask_waitid(struct question *q, int more_options)
     return 1;
 }
 
-/* 0: ask again; PN_WAIT_CUT. */
-static int wait_a_little(struct pn_core *core, const struct question *q, int64_t *span_ns)
+/* PIDFD < 0: nothing tells. 0: ask again; PN_WAIT_CUT. */
+static int wait_a_little(struct pn_core *core, int pidfd, int64_t *span_ns)
 {
     int r;
-    if (q->pidfd >= 0) {
-        r = pn_core_wait_fd(core, q->pidfd, EPOLLIN, PN_NEVER_NS);
+    if (pidfd >= 0) {
+        r = pn_core_wait_fd(core, pidfd, EPOLLIN, PN_NEVER_NS);
     } else {
         r = pn_core_sleep_until(core, pn_clock_mono_ns() + *span_ns);
         *span_ns *= 2;
@@ -65,25 +68,41 @@ static int wait_a_little(struct pn_core *core, const struct question *q, int64_t
     return r == PN_WAIT_CUT ? r : 0;
 }
 
-static int wait_fiber(struct pn_core *core, struct question *q)
+/* The caller's, one of our own, or -1: a pidfd says nothing of stops. */
+static int pidfd_of(const struct question *q)
 {
     const int stops = WUNTRACED | WCONTINUED; /* waitid's WSTOPPED is WUNTRACED */
-    bool opened = q->pidfd < 0 && q->pid > 0 && !(q->options & stops);
+    if (q->options & stops)
+        return -1;
+    return q->pid > 0 ? (int)syscall(SYS_pidfd_open, q->pid, 0) : q->pidfd;
+}
+
+static bool is_nonblocking(int fd)
+{
+    int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
+    return flags >= 0 && (flags & O_NONBLOCK);
+}
+
+static int wait_fiber(struct pn_core *core, struct question *q)
+{
     int64_t span_ns = PN_NS_PER_MS;
     int r;
-    if (opened)
-        q->pidfd = (int)syscall(SYS_pidfd_open, q->pid, 0);
+    if (is_nonblocking(q->pidfd)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    int pidfd = pidfd_of(q);
     do {
-        if (wait_a_little(core, q, &span_ns) == PN_WAIT_CUT) {
+        if (wait_a_little(core, pidfd, &span_ns) == PN_WAIT_CUT) {
             errno = pn__fd_failure(core, PN_WAIT_CUT);
             r = -1;
             break;
         }
         r = q->ask(q, WNOHANG);
     } while (r == 0);
-    if (opened && q->pidfd >= 0) {
+    if (pidfd >= 0 && pidfd != q->pidfd) {
         int saved = errno;
-        close(q->pidfd);
+        close(pidfd);
         errno = saved;
     }
     return r;
@@ -156,4 +175,48 @@ int pn__call_waitid(idtype_t idtype, id_t id, siginfo_t *info, int options)
         return waitid(idtype, id, info, options);
     int r = wait_any(&q);
     return r > 0 ? 0 : r;
+}
+
+/* --- system --------------------------------------------------------------------------------------------- */
+
+struct command {
+    const char *text;
+    sigset_t mask; /* the caller's, which the shell inherits */
+    int r;
+    int error;
+};
+
+static void run_command(void *arg)
+{
+    struct command *c = arg;
+    pthread_sigmask(SIG_SETMASK, &c->mask, NULL);
+    c->r = system(c->text);
+    c->error = errno;
+}
+
+/* It waits inside of libc, so a fiber has a thread of its own do all of it. Never cut, as it ignores signals. */
+static int system_fiber(struct pn_core *core, const char *text)
+{
+    struct command c = {.text = text};
+    pthread_sigmask(SIG_SETMASK, NULL, &c.mask);
+    if (pn__helper_run(core, run_command, &c) < 0)
+        return system(text);
+    if (c.r < 0)
+        errno = c.error;
+    return c.r;
+}
+
+int pn__call_system(const char *command)
+{
+    struct pn_core *core = pn__wait_gate();
+    if (!core || !command)
+        return system(command);
+    pn__wait_count();
+    if (pn__core_is_fiber(core))
+        return system_fiber(core, command);
+    bool offered = pn_core_block_begin(core, -1, 0);
+    int r = system(command);
+    if (offered)
+        pn_core_block_end(core); /* keeps errno */
+    return r;
 }

@@ -16,6 +16,7 @@ pid_t pn__call_wait3(int *status, int options, struct rusage *rusage);
 pid_t pn__call_wait4(pid_t pid, int *status, int options, struct rusage *rusage);
 pid_t pn__call_waitpid(pid_t pid, int *status, int options);
 int pn__call_waitid(idtype_t idtype, id_t id, siginfo_t *info, int options);
+int pn__call_system(const char *command);
 
 /* call_signal.c */
 int pn__call_sigwait(const sigset_t *restrict set, int *restrict signo);

@@ -137,6 +137,7 @@ const struct pn__redirect pn__redirects[] = {
     ROW(sleep, ALL, false),
     ROW(splice, ALL, false),
     ROW(syscall, ALL, false),
+    ROW(system, ALL, false),
     ROW(thrd_current, ALL, true),
     ROW(thrd_join, ALL, false),
     ROW(thrd_sleep, ALL, false),

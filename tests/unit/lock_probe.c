@@ -50,6 +50,7 @@ const struct lock_probe lock_probe = {
     CALL(wait4),
     CALL(waitpid),
     CALL(waitid),
+    CALL(system),
     CALL(sigwait),
     CALL(sigwaitinfo),
     CALL(sigtimedwait),

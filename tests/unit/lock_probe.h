@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -61,6 +62,7 @@ struct lock_probe {
     CALL(wait4);
     CALL(waitpid);
     CALL(waitid);
+    CALL(system);
     CALL(sigwait);
     CALL(sigwaitinfo);
     CALL(sigtimedwait);

@@ -17,6 +17,8 @@ struct children {
     struct gauge present;
     int gate[2]; /* the children end when it is closed */
     atomic_int started;
+    pid_t pid;
+    atomic_bool inside;
 };
 
 /* A process without any of ours: it reads the pipe until all writers are gone. */
@@ -115,6 +117,71 @@ static void any_child_will_do(void **state)
         wait_serve(&w, wait_carriers[c], 4, app_any_child);
         assert_int_equal(wait(NULL), -1);
         assert_int_equal(errno, ECHILD);
+        close(s.gate[0]);
+    }
+}
+
+/* A pidfd tells of the end only, and one with O_NONBLOCK never waits. */
+static void app_pidfd(struct visitor *v)
+{
+    struct children *s = v->world->arg;
+    siginfo_t info = {0};
+    if (v->number > 0) {
+        while (!s->inside)
+            REQUIRE(probe->usleep(200) == 0);
+        REQUIRE(kill(s->pid, SIGSTOP) == 0);
+        return;
+    }
+    s->pid = child(s, 0);
+    int fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+    int nonblocking = (int)syscall(SYS_pidfd_open, s->pid, O_NONBLOCK);
+    REQUIRE(fd >= 0 && nonblocking >= 0);
+    REQUIRE(probe->waitid(P_PIDFD, (id_t)nonblocking, &info, WEXITED) == -1 && errno == EAGAIN);
+    s->inside = true;
+    REQUIRE(probe->waitid(P_PIDFD, (id_t)fd, &info, WSTOPPED) == 0);
+    REQUIRE(info.si_pid == s->pid && info.si_code == CLD_STOPPED);
+    REQUIRE(kill(s->pid, SIGKILL) == 0);
+    REQUIRE(probe->waitid(P_PIDFD, (id_t)fd, &info, WEXITED) == 0 && info.si_code == CLD_KILLED);
+    close(fd);
+    close(nonblocking);
+}
+
+static void a_pidfd_means_what_it_does(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
+        struct children s = {0};
+        struct world w = {.arg = &s};
+        assert_int_equal(pipe(s.gate), 0);
+        wait_serve(&w, wait_carriers[c], 2, app_pidfd);
+        close(s.gate[0]);
+        close(s.gate[1]);
+    }
+}
+
+/* Each shell waits for the gate, and ends by a signal that it sends to itself: nobody blocked that for it. */
+static void app_commands(struct visitor *v)
+{
+    struct children *s = v->world->arg;
+    char command[80];
+    snprintf(command, sizeof command, "read x <&%d; kill -USR1 $$; exit 7", s->gate[0]);
+    arrive(s, 4);
+    errno = 55;
+    int status = probe->system(command);
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1 && errno == 55);
+    REQUIRE(probe->system(NULL) != 0);
+}
+
+static void commands_are_run_side_by_side(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < WAIT_CARRIERS; c++) {
+        struct children s = {0};
+        struct world w = {.arg = &s};
+        assert_int_equal(pipe2(s.gate, O_CLOEXEC), 0);
+        assert_int_equal(fcntl(s.gate[0], F_SETFD, 0), 0);
+        wait_serve(&w, wait_carriers[c], 4, app_commands);
+        assert_int_equal(s.present.most_ever, 4);
         close(s.gate[0]);
     }
 }
@@ -410,6 +477,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(children_are_waited_for_side_by_side),
         cmocka_unit_test(any_child_will_do),
+        cmocka_unit_test(a_pidfd_means_what_it_does),
+        cmocka_unit_test(commands_are_run_side_by_side),
         cmocka_unit_test(signals_are_waited_for),
         cmocka_unit_test(sigsuspend_lets_its_signals_in),
         cmocka_unit_test(a_signal_interrupts_a_thread),
