@@ -88,6 +88,7 @@ LOOPS = (
     ("loop_buffered", "Buffered"),
     ("loop_streams", "streams"),
     ("loop_sock", "sock_*"),
+    ("loop_accept", "accept"),
     ("loop_tls", "TLS"),
 )
 TABLES = (

@@ -139,7 +139,7 @@ TARGETS: tuple[Target, ...] = (
     *(
         Target(f"echo by {case} / the best other loop's", "loops", against_best(case), AT_MOST,
                0.9 if case in ("protocol", "buffered", "sock") else 1)
-        for case in ("protocol", "buffered", "sock", "streams", "tls")
+        for case in ("protocol", "buffered", "sock", "streams", "accept", "tls")
     ),
     Target("redirecting at start: CPU", "patching",
            figure("patching", "start_cpu_us"), AT_MOST, 1000, "us"),

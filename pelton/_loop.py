@@ -8,17 +8,21 @@ be in C.
 """
 
 import asyncio
+import errno
 import selectors
 import socket
 import sys
 import threading
-from asyncio import base_events, format_helpers
+import weakref
+from asyncio import base_events, constants, format_helpers, trsock
 
 from pelton._pelton import LoopCore
 from pelton._tls import TlsBase, make_tls, ssl
 from pelton._transport import TransportBase, described
 
 __all__ = ["Loop"]
+
+_ACCEPTED = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 _source_arguments = format_helpers._format_callback_source.__kwdefaults__ or {}
 
@@ -65,6 +69,43 @@ class _Watched(selectors.BaseSelector):
     unregister = modify = select = register
 
 
+class _Transports(weakref.WeakValueDictionary):
+    """What ``loop._transports`` is: by descriptor, those in C and asyncio's own.
+
+    asyncio looks whether a descriptor is a transport's, and takes one out while it sends a file.
+    """
+
+    def __init__(self, loop):
+        super().__init__()
+        self._loop = loop
+
+    def __getitem__(self, fd):
+        found = self._loop._transport_of(fd) if self._loop is not None else None
+        return super().__getitem__(fd) if found is None else found
+
+    def __setitem__(self, fd, transport):
+        if self._loop is not None and type(transport) is self._loop._Transport:
+            transport._enter_table()
+        else:
+            super().__setitem__(fd, transport)
+
+    def __delitem__(self, fd):
+        found = self._loop._transport_of(fd) if self._loop is not None else None
+        if found is None:
+            super().__delitem__(fd)
+        else:
+            found._leave_table()
+
+    def get(self, fd, default=None):
+        try:
+            return self[fd]
+        except KeyError:
+            return default
+
+    def __contains__(self, fd):
+        return self.get(fd) is not None
+
+
 class Loop(LoopCore, asyncio.SelectorEventLoop):
     """An asyncio event loop in C: ``asyncio.run(main(), loop_factory=pelton.Loop)``."""
 
@@ -72,6 +113,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     _TlsTransport = LoopCore._make_tls_type(TlsBase)
     _BufferedProtocol = asyncio.BufferedProtocol
     _Future = asyncio.Future
+    _TransportSocket = trsock.TransportSocket
     _socket = socket.socket
 
     # What C leaves alone: see aio_sock.h.
@@ -86,6 +128,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     def __init__(self):
         self._attach()
         super().__init__(_Watched(self))
+        self._transports = _Transports(self)
 
     def _attach(self):
         self._open()
@@ -99,6 +142,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
         try:
             super().close()
         finally:
+            self._transports._loop = None
             self._release()
 
     # The self-pipe is for signals only, since C has its own way to wake the loop: made when the
@@ -119,6 +163,49 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
         if self._csock is None:
             super()._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
+
+    # Servers: see aio_accept.h.
+
+    def _start_serving(
+        self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *more, **named
+    ):
+        makes = type(self)._make_socket_transport
+        plain = sslcontext is None and type(sock) is socket.socket
+        if plain and makes is Loop._make_socket_transport and sock.family in _ACCEPTED:
+            family = int(sock.family)
+            self._add_reader(
+                sock.fileno(),
+                self._accept,
+                protocol_factory,
+                sock,
+                server,
+                backlog,
+                family,
+                sock.proto,
+            )
+        else:
+            super()._start_serving(
+                protocol_factory, sock, sslcontext, server, backlog, *more, **named
+            )
+
+    def _accept_failed(self, exc, protocol_factory, sock, server, backlog):
+        """Without descriptors or memory the server rests for a while; C calls it."""
+        if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            raise exc
+        self.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": exc,
+                "socket": trsock.TransportSocket(sock),
+            }
+        )
+        self._remove_reader(sock.fileno())
+
+        def go_on():
+            if sock.fileno() >= 0:  # it was not closed meanwhile
+                self._start_serving(protocol_factory, sock, None, server, backlog)
+
+        self.call_later(constants.ACCEPT_RETRY_DELAY, go_on)
 
     # Transports of stream sockets. What only looks like a socket brings methods of its own, which
     # asyncio's own transport calls.

@@ -2,12 +2,14 @@
 """One case of what an asyncio event loop does, COUNT times: ``loops.py LOOP CASE COUNT [FOLDER]``.
 
 LOOP is pelton, uvloop, rloop or asyncio. Echoes are of 1 kB over TCP to 127.0.0.1, one after the
-other, with both ends on the loop. FOLDER has cert.pem and key.pem, for TLS.
+other, with both ends on the loop; accept is connections from another process. FOLDER has cert.pem
+and key.pem, for TLS.
 """
 
 import asyncio
 import socket
 import ssl
+import subprocess
 import sys
 
 DATA = bytes(1024)
@@ -186,6 +188,48 @@ async def sock(loop, count):
     listener.close()
 
 
+CLIENT = """
+import socket, sys
+for _ in range(int(sys.argv[2])):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+        client.sendall(b"x")
+        client.recv(1)
+"""
+
+
+class Once(asyncio.Protocol):
+    def __init__(self, one_less):
+        self.one_less = one_less
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def connection_lost(self, exc):
+        self.one_less()
+
+
+async def accept(loop, count):
+    """Connections of another process, one after the other: a byte there and back on each."""
+    over = loop.create_future()
+
+    def one_less():
+        nonlocal count
+        count -= 1
+        if count == 0:
+            over.set_result(None)
+
+    server = await loop.create_server(lambda: Once(one_less), HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    command = [sys.executable, "-c", CLIENT, str(port), str(count)]
+    with subprocess.Popen(command) as client:
+        await over
+        client.wait()
+    server.close()
+
+
 CASES = {
     "call_soon": call_soon,
     "call_later": call_later,
@@ -194,6 +238,7 @@ CASES = {
     "buffered": buffered,
     "streams": streams,
     "sock": sock,
+    "accept": accept,
     "tls": tls,
 }
 

@@ -59,6 +59,7 @@ static struct pn__aio_fd *entry_for(struct pn__aio *aio, int fd)
             return NULL;
         end_init(&e->read, aio);
         end_init(&e->write, aio);
+        e->transport = NULL;
         aio->fds[fd] = e;
     }
     return e;
@@ -317,6 +318,39 @@ static void drop_end(struct pn__aio *aio, struct pn__aio_end *end, struct pn__ha
         Py_DECREF(h);
     else
         pn__handles_push(dropped, h);
+}
+
+PyObject *pn__aio_transport_of(PyObject *self, PyObject *fd)
+{
+    int n = PyObject_AsFileDescriptor(fd);
+    if (n < 0)
+        return NULL;
+    const struct pn__aio_fd *e = entry_of((struct pn__aio *)self, n);
+    return Py_NewRef(e && e->transport ? e->transport : Py_None);
+}
+
+bool pn__aio_has_transport(const struct pn__aio *aio, int fd)
+{
+    const struct pn__aio_fd *e = entry_of(aio, fd);
+    return e && e->transport;
+}
+
+int pn__aio_set_transport(struct pn__aio *aio, int fd, PyObject *t)
+{
+    struct pn__aio_fd *e = entry_for(aio, fd);
+    if (!e) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    e->transport = t;
+    return 0;
+}
+
+void pn__aio_unset_transport(struct pn__aio *aio, int fd, PyObject *t)
+{
+    struct pn__aio_fd *e = entry_of(aio, fd);
+    if (e && e->transport == t)
+        e->transport = NULL;
 }
 
 void pn__aio_fds_drop(struct pn__aio *aio, struct pn__handles *dropped)

@@ -4,6 +4,7 @@
  *
  *   made (tp_new) --_open--> open --close(): _release--> closed
  *   made -----------------pn_aio_home_bind--> open      (home's, see aio_home.c) */
+#include "gateway/aio_accept.h"
 #include "gateway/aio_sock.h"
 #include "gateway/aio_tls.h"
 
@@ -218,6 +219,7 @@ static PyTypeObject *type_attr(PyTypeObject *type, const char *name)
 }
 
 static const char *const word_text[PN__L_COUNT] = {
+    [PN__L_ATTACH] = "_attach",
     [PN__L_BUFFER_UPDATED] = "buffer_updated",
     [PN__L_CALL_CONNECTION_LOST] = "_call_connection_lost",
     [PN__L_CLOSE] = "close",
@@ -225,15 +227,19 @@ static const char *const word_text[PN__L_COUNT] = {
     [PN__L_CONNECTION_MADE] = "connection_made",
     [PN__L_DATA] = "data",
     [PN__L_DATA_RECEIVED] = "data_received",
+    [PN__L_DETACH] = "_detach",
     [PN__L_DONE] = "done",
     [PN__L_EOF_RECEIVED] = "eof_received",
     [PN__L_FILENO] = "fileno",
     [PN__L_GET_BUFFER] = "get_buffer",
     [PN__L_PAUSE_WRITING] = "pause_writing",
+    [PN__L_PEERNAME] = "peername",
     [PN__L_PENDING] = "pending",
     [PN__L_READ_READY] = "_read_ready",
     [PN__L_RESUME_WRITING] = "resume_writing",
     [PN__L_SET_RESULT] = "set_result",
+    [PN__L_SOCKET] = "socket",
+    [PN__L_SOCKNAME] = "sockname",
     [PN__L_START] = "_start",
     [PN__L_TRANSPORTS] = "_transports",
     [PN__L_WRITE_READY] = "_write_ready",
@@ -293,9 +299,10 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     aio->socket_type = type_attr(type, "_socket");
     aio->buffered_protocol = (PyObject *)type_attr(type, "_BufferedProtocol");
     aio->future_type = (PyObject *)type_attr(type, "_Future");
+    aio->transport_socket = (PyObject *)type_attr(type, "_TransportSocket");
     if (aio->handle_type && aio->timer_type && aio->transport_type && aio->tls_type &&
         aio->sock_call_type && aio->socket_type && aio->buffered_protocol && aio->future_type &&
-        intern_words(aio) == 0 && make_window(aio, type) == 0)
+        aio->transport_socket && intern_words(aio) == 0 && make_window(aio, type) == 0)
         return (PyObject *)aio;
     Py_DECREF(aio);
     return NULL;
@@ -424,6 +431,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aio->socket_type);
     Py_VISIT(aio->buffered_protocol);
     Py_VISIT(aio->future_type);
+    Py_VISIT(aio->transport_socket);
     Py_VISIT(aio->current_handle);
     int rc = visit_queue(&aio->ready, visit, arg);
     if (rc == 0)
@@ -463,6 +471,7 @@ static void core_dealloc(PyObject *self)
     Py_CLEAR(aio->socket_type);
     Py_CLEAR(aio->buffered_protocol);
     Py_CLEAR(aio->future_type);
+    Py_CLEAR(aio->transport_socket);
     Py_CLEAR(aio->future_names);
     Py_CLEAR(aio->window_args);
     Py_CLEAR(aio->window);
@@ -588,6 +597,7 @@ static PyMethodDef methods[] = {
     {"_remove_reader", pn__aio_remove_reader, METH_O, NULL},
     {"_remove_writer", pn__aio_remove_writer, METH_O, NULL},
     {"_watched", pn__aio_watched, METH_O, NULL},
+    {"_transport_of", pn__aio_transport_of, METH_O, NULL},
     {"_watched_all", pn__aio_watched_all, METH_NOARGS, NULL},
     {"create_future", core_create_future, METH_NOARGS, "A future of this loop."},
     {"sock_recv", FASTCALL(pn__sock_recv), KW, "Receive at most so many bytes."},
@@ -597,6 +607,7 @@ static PyMethodDef methods[] = {
     {"sock_recvfrom", FASTCALL(pn__sock_recvfrom), KW, "Receive a datagram and its sender."},
     {"sock_recvfrom_into", FASTCALL(pn__sock_recvfrom_into), KW, "The same, into a buffer."},
     {"sock_sendto", FASTCALL(pn__sock_sendto), KW, "Send a datagram to an address."},
+    {"_accept", FASTCALL(pn__aio_accept), METH_FASTCALL, NULL},
     {"_new_transport", FASTCALL(pn__transport_new), METH_FASTCALL, NULL},
     {"_make_transport_type", pn__transport_make_type, METH_O | METH_STATIC, NULL},
     {"_new_tls", FASTCALL(pn__tls_new), METH_FASTCALL, NULL},

@@ -31,22 +31,27 @@ enum {
 
 /* Names of attributes and methods, interned by each loop. */
 enum pn__aio_word {
-    PN__L_BUFFER_UPDATED = 0,
+    PN__L_ATTACH = 0,
+    PN__L_BUFFER_UPDATED,
     PN__L_CALL_CONNECTION_LOST,
     PN__L_CLOSE,
     PN__L_CONNECTION_LOST,
     PN__L_CONNECTION_MADE,
     PN__L_DATA,
     PN__L_DATA_RECEIVED,
+    PN__L_DETACH,
     PN__L_DONE,
     PN__L_EOF_RECEIVED,
     PN__L_FILENO,
     PN__L_GET_BUFFER,
     PN__L_PAUSE_WRITING,
+    PN__L_PEERNAME,
     PN__L_PENDING,
     PN__L_READ_READY,
     PN__L_RESUME_WRITING,
     PN__L_SET_RESULT,
+    PN__L_SOCKET,
+    PN__L_SOCKNAME,
     PN__L_START,
     PN__L_TRANSPORTS,
     PN__L_WRITE_READY,
@@ -106,6 +111,7 @@ struct pn__aio_end {
 struct pn__aio_fd {
     struct pn__aio_end read;
     struct pn__aio_end write;
+    PyObject *transport; /* borrowed: the one in C that has the descriptor, or NULL */
 };
 
 struct pn__aio {
@@ -133,6 +139,7 @@ struct pn__aio {
     PyObject *buffered_protocol; /* asyncio.BufferedProtocol */
     PyObject *future_type;       /* asyncio.Future */
     PyObject *future_names;      /* ("loop",) */
+    PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
     struct pn_list sock_waits;   /* see aio_sock.h; owns a reference to each */
     PyObject *window;            /* see aio_window.h */
     PyObject *window_args;       /* (INT_MAX, window) */
@@ -235,6 +242,12 @@ PyObject *pn__aio_remove_writer(PyObject *self, PyObject *fd);
 PyObject *pn__aio_watched(PyObject *self, PyObject *fd);
 /* A list of (fd, reader or None, writer or None). */
 PyObject *pn__aio_watched_all(PyObject *self, PyObject *unused);
+/* The transport in C of the descriptor FD, an int; None: it has none. */
+PyObject *pn__aio_transport_of(PyObject *self, PyObject *fd);
+/* From now on it is T, which takes itself off again before it is gone. 0 or -1. */
+int pn__aio_set_transport(struct pn__aio *aio, int fd, PyObject *t);
+void pn__aio_unset_transport(struct pn__aio *aio, int fd, PyObject *t);
+bool pn__aio_has_transport(const struct pn__aio *aio, int fd);
 int pn__aio_fds_traverse(struct pn__aio *aio, visitproc visit, void *arg);
 /* Watches everything whose handle is there on aio->loop, or nothing; handles stay. */
 void pn__aio_fds_watch(struct pn__aio *aio);

@@ -158,8 +158,8 @@ static int number_of(const struct sock_call *c)
     return -1;
 }
 
-/* Refuses a descriptor that a transport has. 0, or -1 with an exception. */
-static int check_transport(const struct sock_call *c, int fd)
+/* Of asyncio's own transports. 1, 0, or -1 with an exception. */
+static int has_slow_transport(const struct sock_call *c, int fd)
 {
     PyObject *loop = (PyObject *)c->aio;
     PyObject *table = PyObject_GetAttr(loop, c->aio->words[PN__L_TRANSPORTS]);
@@ -172,9 +172,16 @@ static int check_transport(const struct sock_call *c, int fd)
     }
     Py_XDECREF(data);
     Py_XDECREF(table);
+    return used;
+}
+
+/* Refuses a descriptor that a transport has. 0, or -1 with an exception. */
+static int check_transport(const struct sock_call *c, int fd)
+{
+    int used = pn__aio_has_transport(c->aio, fd) ? 1 : has_slow_transport(c, fd);
     if (used <= 0)
         return used;
-    PyObject *r = PyObject_CallMethod(loop, "_ensure_fd_no_transport", "i", fd);
+    PyObject *r = PyObject_CallMethod((PyObject *)c->aio, "_ensure_fd_no_transport", "i", fd);
     Py_XDECREF(r);
     return r ? 0 : -1;
 }

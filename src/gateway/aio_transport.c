@@ -47,17 +47,6 @@ static int keep_open(struct pn__transport *t)
     return rc;
 }
 
-/* In loop._transports, so that add_reader() and its kin refuse the descriptor. */
-static int enter_table(struct pn__transport *t)
-{
-    PyObject *table = PyObject_GetAttr((PyObject *)t->aio, t->aio->words[PN__L_TRANSPORTS]);
-    PyObject *key = table ? PyLong_FromLong(t->fd) : NULL;
-    int rc = key ? PyObject_SetItem(table, key, (PyObject *)t) : -1;
-    Py_XDECREF(key);
-    Py_XDECREF(table);
-    return rc;
-}
-
 /* The protocol hears of it before the waiter does, and before anything is read. */
 static int schedule(struct pn__transport *t, PyObject *waiter)
 {
@@ -72,18 +61,21 @@ static int schedule(struct pn__transport *t, PyObject *waiter)
     return rc;
 }
 
-static int set_up(struct pn__transport *t, PyObject *const *args)
+static int set_up(struct pn__transport *t, PyObject *const *args, bool alone)
 {
-    if (pn__transport_use_protocol(t, args[1]) < 0 || keep_open(t) < 0)
+    if (pn__transport_use_protocol(t, args[1]) < 0 || (!alone && keep_open(t) < 0))
         return -1;
     /* Small writes leave at once. Sockets of other kinds have no such option. */
     (void)setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     if (args[4] != Py_None) {
-        if (pn_pycompat_server_attach(args[4], (PyObject *)t) < 0)
+        if (pn_pycompat_tell_server(args[4], t->aio->words[PN__L_ATTACH], (PyObject *)t) < 0)
             return -1;
         t->server = Py_NewRef(args[4]);
     }
-    return enter_table(t) < 0 ? -1 : schedule(t, args[2]);
+    /* So that add_reader() and its kin refuse the descriptor. */
+    if (pn__aio_set_transport(t->aio, t->fd, (PyObject *)t) < 0)
+        return -1;
+    return schedule(t, args[2]);
 }
 
 static int flush(PyObject *self)
@@ -91,13 +83,9 @@ static int flush(PyObject *self)
     return pn__transport_flush((struct pn__transport *)self);
 }
 
-PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
+PyObject *pn__transport_make(PyObject *loop, PyObject *const *args, bool alone)
 {
     struct pn__aio *aio = (struct pn__aio *)loop;
-    if (n != 5) {
-        PyErr_SetString(PyExc_TypeError, "sock, protocol, waiter, extra and server are needed");
-        return NULL;
-    }
     int fd = PyObject_AsFileDescriptor(args[0]);
     if (fd < 0 || pn__aio_check_closed(aio) < 0)
         return NULL;
@@ -114,7 +102,7 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
     t->extra = Py_NewRef(args[3]);
     t->high_water = PN__OUT_HIGH_WATER;
     t->low_water = PN__OUT_HIGH_WATER / 4;
-    if (set_up(t, args) == 0)
+    if (set_up(t, args, alone) == 0)
         return (PyObject *)t;
     /* The socket stays the caller's. */
     PyObject *exc = pn_pycompat_take_exception();
@@ -129,6 +117,14 @@ PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
     pn__transport_drop_socket(t); /* its server and its watches */
     Py_DECREF(t);
     pn_pycompat_restore_exception(exc);
+    return NULL;
+}
+
+PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n)
+{
+    if (n == 5)
+        return pn__transport_make(loop, args, false);
+    PyErr_SetString(PyExc_TypeError, "sock, protocol, waiter, extra and server are needed");
     return NULL;
 }
 
@@ -171,6 +167,8 @@ static int clear(PyObject *self)
     struct pn__aio *aio = t->aio;
     pn_list_remove(&t->gathered.node);
     pn__out_clear(&t->out);
+    if (aio)
+        pn__aio_unset_transport(aio, t->fd, self);
     t->aio = NULL;
     t->closing = true;
     t->writing = false;
@@ -247,6 +245,21 @@ static PyObject *m_lost(PyObject *self, PyObject *exc)
 {
     SELF;
     return none_unless(pn__transport_lost(t, exc == Py_None ? NULL : exc));
+}
+
+/* For loop._transports. */
+static PyObject *m_enter_table(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    SELF;
+    return none_unless(t->sock ? pn__aio_set_transport(t->aio, t->fd, self) : 0);
+}
+
+static PyObject *m_leave_table(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    SELF;
+    if (t->aio)
+        pn__aio_unset_transport(t->aio, t->fd, self);
+    Py_RETURN_NONE;
 }
 
 static PyObject *m_is_closing(PyObject *self, PyObject *Py_UNUSED(unused))
@@ -429,6 +442,8 @@ static PyMethodDef methods[] = {
     {"can_write_eof", m_can_write_eof, METH_NOARGS, "True."},
     {"close", m_close, METH_NOARGS, "Send what is left, then close."},
     {"abort", m_abort, METH_NOARGS, "Close now; what is not sent is dropped."},
+    {"_enter_table", m_enter_table, METH_NOARGS, NULL},
+    {"_leave_table", m_leave_table, METH_NOARGS, NULL},
     {"is_closing", m_is_closing, METH_NOARGS, "Whether it is closed, or about to be."},
     {"is_reading", m_is_reading, METH_NOARGS, "Whether it reads."},
     {"pause_reading", pn__transport_pause_reading, METH_NOARGS, "Read no more for now."},

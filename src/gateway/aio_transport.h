@@ -73,6 +73,8 @@ PyObject *pn__transport_make_type(PyObject *unused, PyObject *base);
 PyObject *pn__transport_type_on(PyType_Spec *spec, PyObject *base, size_t offset);
 /* loop._new_transport(sock, protocol, waiter, extra, server). EXTRA is kept; WAITER and SERVER may be None. */
 PyObject *pn__transport_new(PyObject *loop, PyObject *const *args, Py_ssize_t n);
+/* The same, of five ARGS. ALONE: the transport is all that has SOCK, so nobody else can close it. */
+PyObject *pn__transport_make(PyObject *loop, PyObject *const *args, bool alone);
 /* set_write_buffer_limits() and its kin: FORMAT is as PyArg_ParseTupleAndKeywords has it, *HIGH the
  * default. 0 or -1. */
 int pn__transport_parse_limits(PyObject *args, PyObject *kw, const char *format, size_t *high,

@@ -139,9 +139,12 @@ static int close_socket(struct pn__transport *t)
 {
     PyObject *sock = t->sock;
     t->sock = NULL;
+    if (t->aio)
+        pn__aio_unset_transport(t->aio, t->fd, (PyObject *)t);
     if (!sock)
         return 0;
-    PyObject *r = PyObject_CallMethod(sock, "close", NULL);
+    PN_ASSERT(t->aio); /* goes after the socket, or with it */
+    PyObject *r = PyObject_CallMethodNoArgs(sock, t->aio->words[PN__L_CLOSE]);
     if (t->has_io_ref) {
         t->has_io_ref = false;
         PyObject *type, *exc, *tb;
@@ -163,7 +166,7 @@ static int leave_server(struct pn__transport *t)
     t->server = NULL;
     if (!server)
         return 0;
-    int rc = pn_pycompat_server_detach(server, (PyObject *)t);
+    int rc = pn_pycompat_tell_server(server, t->aio->words[PN__L_DETACH], (PyObject *)t);
     Py_DECREF(server);
     return rc;
 }
@@ -203,11 +206,11 @@ int pn__transport_lost(struct pn__transport *t, PyObject *exc)
     rc = in_any_case(t, close_socket, rc);
     if (t->aio != aio) /* connection_lost() called this again */
         return rc;
+    rc = in_any_case(t, leave_server, rc);
     protocol = t->protocol;
     t->protocol = NULL;
     t->aio = NULL;
     Py_XDECREF(protocol);
-    rc = in_any_case(t, leave_server, rc);
     rc = in_any_case(t, say_closed_by_peer, rc);
     Py_DECREF((PyObject *)aio);
     return rc;

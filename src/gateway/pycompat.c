@@ -36,26 +36,16 @@ void pn_pycompat_restore_exception(PyObject *exc)
 #endif
 }
 
-static int tell_server(PyObject *server, const char *method, PyObject *transport)
+int pn_pycompat_tell_server(PyObject *server, PyObject *method, PyObject *transport)
 {
 #if PY_VERSION_HEX >= 0x030d0000
-    PyObject *r = PyObject_CallMethod(server, method, "O", transport);
+    PyObject *r = PyObject_CallMethodOneArg(server, method, transport);
 #else
-    PyObject *r = PyObject_CallMethod(server, method, NULL);
+    PyObject *r = PyObject_CallMethodNoArgs(server, method);
     (void)transport;
 #endif
     Py_XDECREF(r);
     return r ? 0 : -1;
-}
-
-int pn_pycompat_server_attach(PyObject *server, PyObject *transport)
-{
-    return tell_server(server, "_attach", transport);
-}
-
-int pn_pycompat_server_detach(PyObject *server, PyObject *transport)
-{
-    return tell_server(server, "_detach", transport);
 }
 
 PyThreadState *pn_pycompat_state_new(uintptr_t ident, void *stack, size_t stack_size)

@@ -62,9 +62,9 @@ static inline int pn_pycompat_get_optional_attr(PyObject *o, PyObject *name, PyO
 #endif
 }
 
-/* asyncio's Server counts its transports; from 3.13 on it knows them. 0, or -1 with an exception. */
-int pn_pycompat_server_attach(PyObject *server, PyObject *transport);
-int pn_pycompat_server_detach(PyObject *server, PyObject *transport);
+/* asyncio's Server counts its transports; from 3.13 on it knows them. METHOD is "_attach" or "_detach". 0, or -1 with
+ * an exception. */
+int pn_pycompat_tell_server(PyObject *server, PyObject *method, PyObject *transport);
 
 /* Asks for the memory of the innermost frames of TS, which is near (pn_prefetch). */
 static inline void pn_pycompat_fetch_frames(const PyThreadState *ts)
