@@ -35,12 +35,23 @@ static void time_over(struct pn_timer *timer);
 
 /* --- Resuming ---------------------------------------------------------------------------------------- */
 
+static inline bool is_parked(const struct pn_core *core)
+{
+    return atomic_load_explicit(&core->parked, memory_order_relaxed);
+}
+
+/* The watchdog's look is a guess, so that no order is due. */
+static inline void set_parked(struct pn_core *core, bool parked)
+{
+    atomic_store_explicit(&core->parked, parked, memory_order_relaxed);
+}
+
 /* Owner. The first reason counts. */
 static void resume(struct pn_core *core, int reason)
 {
-    if (!core->parked)
+    if (!is_parked(core))
         return;
-    core->parked = false;
+    set_parked(core, false);
     core->reason = reason;
     pn_list_push_back(&core->cores->resumed, &core->node);
 }
@@ -99,7 +110,7 @@ static void told(struct pn_message *message)
     /* First, so that whatever comes from now on sends again. */
     atomic_exchange(&core->message_sent, false);
     uint64_t w = atomic_load_explicit(&core->wait, memory_order_acquire);
-    if (!core->parked)
+    if (!is_parked(core))
         return;
     if ((w & ((1u << PN__WAIT_BITS) - 1)) == PN__WAIT_WOKEN)
         resume(core, PN_WAIT_READY);
@@ -193,7 +204,7 @@ static struct pn_core *fiber_new(struct pn_cores *cores)
     pn__fiber_init(&core->fiber, pn__stack_base(&cores->stacks, &core->stack),
                    pn__stack_usable(&cores->stacks), fiber_main, core);
     core->inside = false;
-    core->parked = false;
+    set_parked(core, false);
     core->os_thread = cores->home->os_thread;
     if (!core->message.deliver)
         init_waits(core);
@@ -444,7 +455,7 @@ static bool suspend(struct pn_core *core)
         pn__cores_lower_limit(cores);
         return false;
     }
-    core->parked = true;
+    set_parked(core, true);
     core->reason = NOT_RESUMED;
     next->return_to = core;
     cores->parked_count++;
@@ -454,7 +465,7 @@ static bool suspend(struct pn_core *core)
     atomic_store_explicit(&cores->waiting, cores->parked_count, memory_order_relaxed);
     if (pn_unlikely(cores->stillborn)) {
         cores->stillborn = false;
-        core->parked = false;
+        set_parked(core, false);
         pn__cores_lower_limit(cores);
         return false;
     }

@@ -62,7 +62,8 @@ struct pn_core {
     bool on_loan;           /* [self] */
     bool was_cut;           /* [self] a cut request is over: settle before the next one */
     bool wait_was_cut;      /* [self] and nobody has said how its call ended */
-    bool parked;            /* fibers [owner]: waits for resume: further reasons are dropped */
+    atomic_bool
+        parked; /* fibers [owner]: waits for resume: further reasons are dropped; the watchdog reads */
     bool inside; /* fibers [owner]: was inside the application when it was switched away from */
     atomic_bool busy;      /* [self] carries a request (home: is in a step); others read */
     atomic_bool blocking;  /* its OS thread is in a call that waits, or about to enter it */

@@ -254,6 +254,12 @@ static void poke(struct pn_core *core)
     atomic_store(&core->poking, false);
 }
 
+/* A parked fiber waits, however long the others keep the loop from telling it so. */
+static bool waits(struct pn_core *core)
+{
+    return atomic_load(&core->blocking) || atomic_load(&core->parked);
+}
+
 static int64_t cut_core(struct pn_core *core, int64_t now_ns)
 {
     if (!atomic_load(&core->cut))
@@ -266,7 +272,7 @@ static int64_t cut_core(struct pn_core *core, int64_t now_ns)
         end_one_more(core, now_ns);
     if (!pn__cut_is_due(core))
         return core->cut_ns + RECUT_NS;
-    if (now_ns - core->pokes_ns >= POKE_GIVE_UP_NS && !atomic_load(&core->blocking)) {
+    if (now_ns - core->pokes_ns >= POKE_GIVE_UP_NS && !waits(core)) {
         /* It computes. Its clean-up may wait: that wait is not the one that was meant. */
         atomic_store(&core->cut_wait, false);
         return core->cut_ns + RECUT_NS;

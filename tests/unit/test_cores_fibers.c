@@ -374,6 +374,37 @@ static void test_cut_all(void **state)
     server_free(&s);
 }
 
+/* It keeps the loop until the watchdog would not wait for who computes any longer. */
+static void app_cuts_and_computes(struct request *r)
+{
+    struct pn_core *core;
+    APP_UNTIL((core = atomic_load(&r->peer->core)) && core->parked);
+    pn_core_cut(core);
+    int64_t end_ns = pn_clock_mono_ns() + 100 * MS;
+    DETACHED(pn_core_self(), while (pn_clock_mono_ns() < end_ns) sched_yield());
+    r->result = 1;
+}
+
+/* The first cut reaches it: a second is due after a second, so that one of a few tries does without on any machine. */
+static void test_cut_while_others_compute(void **state)
+{
+    int raises = 2;
+    (void)state;
+    for (int i = 0; i < 5 && raises > 1; i++) {
+        struct server s;
+        server_make(&s, FIBERS, NULL);
+        struct request *all = requests_make(&s, 2, app_until_cut);
+        all[1].app = app_cuts_and_computes;
+        all[1].peer = &all[0];
+        assert_int_equal(server_run(&s, 2), 0);
+        all_done(all, 2);
+        raises = atomic_load(&s.py.raises);
+        free(all);
+        server_free(&s);
+    }
+    assert_int_equal(raises, 1);
+}
+
 /* When all have come nobody has left. */
 static void app_sleeps_with_all(struct request *r)
 {
@@ -550,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_resumed_once),
         cmocka_unit_test(test_stall_is_reported),
         cmocka_unit_test(test_cut_all),
+        cmocka_unit_test(test_cut_while_others_compute),
         cmocka_unit_test(test_idle_fibers_leave),
         cmocka_unit_test(test_trimmer_owns_the_loop),
         cmocka_unit_test(test_no_more_states),
