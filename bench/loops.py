@@ -20,18 +20,8 @@ from serving import BenchError
 
 PROGRAM = ROOT / "bench" / "apps" / "loops.py"
 TIMEOUT_S = 300
-CASES = (
-    "call_soon",
-    "call_later",
-    "sleep",
-    "protocol",
-    "buffered",
-    "streams",
-    "sock",
-    "accept",
-    "tls",
-)
 SMALL = ("call_soon", "call_later", "sleep")
+CASES = (*SMALL, "protocol", "buffered", "streams", "sock", "accept", "tls")
 SUMMARY = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
 
