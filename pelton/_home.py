@@ -11,6 +11,7 @@ import sys
 import threading
 from asyncio import base_events, events
 
+from pelton import _tasks
 from pelton._loop import Loop
 from pelton._pelton import _format_exception
 
@@ -152,6 +153,7 @@ class HomeLoop(Loop):
         )
         self._thread_id = threading.get_ident()
         events._set_running_loop(self)
+        _tasks.take_over(self)
         global _running
         _running = self
 
@@ -160,6 +162,7 @@ class HomeLoop(Loop):
         global _running
         _running = None
         if not self._ending and self._hooks_before is not None:
+            _tasks.give_back()
             events._set_running_loop(None)
             self._thread_id = None
             self._set_coroutine_origin_tracking(False)

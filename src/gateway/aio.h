@@ -71,11 +71,12 @@ void pn_aio_home_call(struct pn_aio_home *home, struct pn_aio_call *call);
 bool pn_aio_home_serving(const struct pn_aio_home *home);
 /* The loop object; borrowed. */
 struct _object *pn_aio_home_loop(struct pn_aio_home *home);
-/* On home, inside. CALLABLE(*ARGS, **NAMED) as PyObject_Call has it; the one call_soon that it
- * makes on the loop (a new asyncio.Task makes it) is run before this returns. *RESULT is what CALLABLE
- * returned, a new reference, or NULL with an exception (then 0 is returned). As pn_aio_call.run. */
-int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable, struct _object *args,
-                         struct _object *named, struct _object **result);
+/* On home, inside. TYPE(*ARGS, **NAMED), which is asyncio.Task with home's loop and, from 3.12 on, eager_start:
+ * *TASK is it, a new reference, whose first step has been made, or NULL with an exception (then 0 is returned).
+ * As pn_aio_call.run. Then task_started says whether that step was the last. */
+int pn_aio_home_start_task(struct pn_aio_home *home, struct _object *type, struct _object *args,
+                           struct _object *named, struct _object **task);
+void pn_aio_home_task_started(struct pn_aio_home *home, struct _object *task, bool over);
 
 /* Calls that are due or will be: call_soon, call_later, call_at, not cancelled. Owner. */
 size_t pn_aio_home_scheduled(const struct pn_aio_home *home);

@@ -214,6 +214,18 @@ PN_COLD static int failed(struct pn__handle *h)
     return 0;
 }
 
+PN_COLD int pn__handle_failed(struct pn__aio *aio, PyObject *callback, PyObject *context)
+{
+    PyObject *exc = pn_pycompat_take_exception();
+    struct pn__handle *h = pn__handle_new(aio, false, callback, NULL, 0, context);
+    if (!h)
+        PyErr_WriteUnraisable(callback);
+    pn_pycompat_restore_exception(exc);
+    int rc = h ? failed(h) : -1;
+    Py_XDECREF(h);
+    return rc;
+}
+
 /* The callback may cancel its own handle: references of our own hold what is called. */
 static PyObject *call(struct pn__handle *h)
 {

@@ -213,24 +213,6 @@ struct _object *pn_aio_home_loop(struct pn_aio_home *home)
     return (PyObject *)home->aio;
 }
 
-int pn_aio_home_call_now(struct pn_aio_home *home, struct _object *callable, struct _object *args,
-                         struct _object *named, struct _object **result)
-{
-    struct pn__aio *aio = home->aio;
-    int rc = 0;
-    aio->capture = true;
-    *result = PyObject_Call(callable, args, named);
-    aio->capture = false;
-    struct pn__handle *h = aio->captured;
-    aio->captured = NULL;
-    if (pn_unlikely(!h))
-        return 0;
-    if (pn_likely(*result && !h->cancelled))
-        rc = pn__handle_run(h);
-    Py_DECREF(h);
-    return rc;
-}
-
 int pn_aio_home_bind(struct pn_aio_home *home, struct pn_cores *cores)
 {
     struct pn__aio *aio = home->aio;

@@ -105,6 +105,10 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
         return NULL;
     if (pn_unlikely(aio->debug) && pn__aio_check_debug(aio, callback, name, threadsafe) < 0)
         return NULL;
+    if (pn__task_starts(aio) && !threadsafe && context && n == 1) {
+        pn__task_scheduled(aio, callback, context);
+        Py_RETURN_NONE; /* asyncio.Task drops it */
+    }
     struct pn__handle *h =
         pn__handle_new(aio, false, callback, args + 1, n > 0 ? n - 1 : 0, context);
     if (pn_unlikely(!h))
@@ -114,12 +118,7 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
         return NULL;
     }
     Py_INCREF(h);
-    if (pn_unlikely(aio->capture)) {
-        aio->capture = false;
-        aio->captured = h;
-    } else {
-        pn__handles_push(&aio->ready, h);
-    }
+    pn__handles_push(&aio->ready, h);
     return (PyObject *)h;
 }
 
@@ -300,9 +299,11 @@ static PyObject *core_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     aio->buffered_protocol = (PyObject *)type_attr(type, "_BufferedProtocol");
     aio->future_type = (PyObject *)type_attr(type, "_Future");
     aio->transport_socket = (PyObject *)type_attr(type, "_TransportSocket");
-    if (aio->handle_type && aio->timer_type && aio->transport_type && aio->tls_type &&
-        aio->sock_call_type && aio->socket_type && aio->buffered_protocol && aio->future_type &&
-        aio->transport_socket && intern_words(aio) == 0 && make_window(aio, type) == 0)
+    aio->no_args = PyTuple_New(0);
+    if (aio->no_args && aio->handle_type && aio->timer_type && aio->transport_type &&
+        aio->tls_type && aio->sock_call_type && aio->socket_type && aio->buffered_protocol &&
+        aio->future_type && aio->transport_socket && intern_words(aio) == 0 &&
+        make_window(aio, type) == 0)
         return (PyObject *)aio;
     Py_DECREF(aio);
     return NULL;
@@ -433,7 +434,9 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aio->future_type);
     Py_VISIT(aio->transport_socket);
     Py_VISIT(aio->current_handle);
-    int rc = visit_queue(&aio->ready, visit, arg);
+    int rc = pn__tasks_traverse(aio, visit, arg);
+    if (rc == 0)
+        rc = visit_queue(&aio->ready, visit, arg);
     if (rc == 0)
         rc = visit_queue(&aio->unarmed, visit, arg);
     struct pn_list *node;
@@ -449,6 +452,7 @@ static int core_clear(PyObject *self)
 {
     struct pn__aio *aio = (struct pn__aio *)self;
     pn__aio_drop_all(aio);
+    pn__tasks_clear(aio);
     Py_CLEAR(aio->current_handle);
     return 0;
 }
@@ -462,6 +466,8 @@ static void core_dealloc(PyObject *self)
     aio->depth = 0;
     pn__aio_release(aio);
     pn__handles_free_kept(aio);
+    pn__tasks_clear(aio);
+    Py_CLEAR(aio->no_args);
     Py_CLEAR(aio->current_handle);
     Py_CLEAR(aio->handle_type);
     Py_CLEAR(aio->timer_type);
@@ -615,6 +621,7 @@ static PyMethodDef methods[] = {
     {"_open", core_open, METH_NOARGS, NULL},
     {"_release", core_release, METH_NOARGS, NULL},
     {"_on_home", core_on_home, METH_NOARGS, NULL},
+    {"_list_tasks_by", pn__tasks_list_by, METH_O, NULL},
     {"_open_alone", pn__aio_open_alone, METH_NOARGS, NULL},
     {"_close_alone", pn__aio_close_alone, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -94,6 +94,22 @@ struct pn__gathered {
     int (*flush)(PyObject *owner);
 };
 
+/* A task that is being made, by the file aio_task.c. */
+struct pn__task_start {
+    PyObject *callback; /* owned: what it gave to call_soon; NULL: it has not yet */
+    PyObject *context;  /* owned */
+    PyObject *task;     /* borrowed: what it gave to the set of all tasks */
+};
+
+/* asyncio's set of all tasks and what is in it; all owned, NULL: it is asyncio's own */
+struct pn__aio_tasks {
+    PyObject *set;
+    PyObject *data;      /* a set of weak references */
+    PyObject *pending;   /* a list of those that went while somebody iterated */
+    PyObject *iterating; /* a set */
+    PyObject *removed;   /* their callback */
+};
+
 /* First in, first out. */
 struct pn__handles {
     struct pn__handle *first;
@@ -121,11 +137,13 @@ struct pn__aio {
     struct pn_aio_home *aside; /* what home is again after a run before the worker's */
     bool owns_loop;
     struct pn__handles ready;
-    struct pn__handles unarmed;  /* timers that whoever owns the loop will set */
-    struct pn_list calls;        /* struct pn_aio_call */
-    bool calls_due;              /* calls is not empty */
-    bool capture;                /* the next call_soon goes to captured, not to ready */
-    struct pn__handle *captured; /* owned */
+    struct pn__handles unarmed;   /* timers that whoever owns the loop will set */
+    struct pn_list calls;         /* struct pn_aio_call */
+    bool calls_due;               /* calls is not empty */
+    struct pn__task_start *start; /* NULL: no task is being made */
+    PyObject *unlisted; /* borrowed: a task in its first step, which the set of all tasks has not */
+    struct pn__aio_tasks tasks;
+    PyObject *no_args; /* () */
     struct pn_list armed;
     size_t armed_count;
     struct pn__aio_fd **fds; /* by number; entries are made once and kept */
@@ -220,10 +238,25 @@ struct pn__handle *pn__handle_new(struct pn__aio *aio, bool is_timer, PyObject *
 /* Calls it in its context. What the callback raises goes to the loop's exception handler: 0, or -1
  * with SystemExit or KeyboardInterrupt set. */
 int pn__handle_run(struct pn__handle *h);
+/* The exception that CALLBACK raised, which is set, goes to the loop's exception handler; as pn__handle_run. */
+int pn__handle_failed(struct pn__aio *aio, PyObject *callback, PyObject *context);
 /* Drops callback and arguments; a timer is taken off where that is allowed. Runs Python code. */
 int pn__handle_cancel(struct pn__handle *h);
 /* The kept ones, when the loop goes. */
 void pn__handles_free_kept(struct pn__aio *aio);
+
+/* --- aio_task.c --- */
+/* Whether the next call_soon is that of a new task. */
+static inline bool pn__task_starts(const struct pn__aio *aio)
+{
+    return aio->start && !aio->start->callback;
+}
+/* It is this one. */
+void pn__task_scheduled(struct pn__aio *aio, PyObject *callback, PyObject *context);
+/* SET is asyncio's set of all tasks, a WeakSet: what is to be its add(), and the getter of its data. */
+PyObject *pn__tasks_list_by(PyObject *self, PyObject *set);
+int pn__tasks_traverse(struct pn__aio *aio, visitproc visit, void *arg);
+void pn__tasks_clear(struct pn__aio *aio);
 
 /* --- aio_timer.c --- */
 PyObject *pn__aio_call_later(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *kw);

@@ -267,8 +267,8 @@ static int begin_task(struct pn__channel *c, PyObject *coroutine)
     int rc = 0;
     if (pn_likely(args)) {
         PyTuple_SET_ITEM(args, 0, coroutine);
-        rc =
-            pn_aio_home_call_now(asgi->config.home, asgi->task_type, args, asgi->task_named, &task);
+        rc = pn_aio_home_start_task(asgi->config.home, asgi->task_type, args, asgi->task_named,
+                                    &task);
         if (pn_unlikely(pn_core_self() == NULL))
             pn__leave_child();
         Py_DECREF(args);
@@ -290,6 +290,7 @@ static void after_first_step(struct pn__channel *c)
     PyObject *args[3] = {NULL, c->task, NULL};
     PyObject *done =
         PyObject_Vectorcall(asgi->task_done, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    pn_aio_home_task_started(asgi->config.home, c->task, done == Py_True);
     if (pn_likely(done == Py_True)) {
         Py_DECREF(done);
         take_outcome(c);
@@ -340,6 +341,7 @@ static int begin(struct pn__channel *c)
         /* SystemExit or KeyboardInterrupt, which the task has as well. */
         PyObject *exc = pn_pycompat_take_exception();
         if (c->task) {
+            pn_aio_home_task_started(c->gw->asgi->config.home, c->task, true);
             take_outcome(c);
         } else {
             pn_pycompat_restore_exception(Py_NewRef(exc));
