@@ -105,6 +105,11 @@ class HandedOverTask(asyncio.Future):
 class HomeLoop(Loop):
     """``pelton.Loop`` on the worker's own loop, for which C schedules and waits."""
 
+    # asyncio's C code asks for these with every task and future: descriptors that hand out bound
+    # methods made once, without a look into the instance's namespace.
+    call_soon = Loop._bound_call_soon
+    get_debug = Loop._bound_get_debug
+
     def __init__(self):
         self._ending = False
         self._hooks_before = None

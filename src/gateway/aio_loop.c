@@ -92,10 +92,15 @@ static PyObject *soon(PyObject *self, const char *name, PyObject *const *args, P
     struct pn__aio *aio = (struct pn__aio *)self;
     PyObject *callback = n > 0 ? args[0] : NULL;
     PyObject *context = NULL;
-    if (pn_unlikely(kw != NULL)) {
+    if (pn_likely(kw &&
+                  kw == aio->context_names)) { /* asyncio's, who always gives the same object */
+        context = args[n];
+    } else if (kw) {
         const struct pn__argument named[] = {{"callback", &callback}, {"context", &context}};
         if (pn__aio_keywords(name, args + n, kw, named, PN_ARRAY_LEN(named)) < 0)
             return NULL;
+        if (context && PyTuple_GET_SIZE(kw) == 1)
+            Py_XSETREF(aio->context_names, Py_NewRef(kw));
     }
     if (pn_unlikely(!callback)) {
         PyErr_Format(PyExc_TypeError, "%s() needs a callback", name);
@@ -434,6 +439,8 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(aio->future_type);
     Py_VISIT(aio->transport_socket);
     Py_VISIT(aio->current_handle);
+    for (int i = 0; i < PN__BOUND_COUNT; i++)
+        Py_VISIT(aio->bound[i]);
     int rc = pn__tasks_traverse(aio, visit, arg);
     if (rc == 0)
         rc = visit_queue(&aio->ready, visit, arg);
@@ -454,6 +461,8 @@ static int core_clear(PyObject *self)
     pn__aio_drop_all(aio);
     pn__tasks_clear(aio);
     Py_CLEAR(aio->current_handle);
+    for (int i = 0; i < PN__BOUND_COUNT; i++)
+        Py_CLEAR(aio->bound[i]);
     return 0;
 }
 
@@ -469,6 +478,9 @@ static void core_dealloc(PyObject *self)
     pn__tasks_clear(aio);
     Py_CLEAR(aio->no_args);
     Py_CLEAR(aio->current_handle);
+    Py_CLEAR(aio->context_names);
+    for (int i = 0; i < PN__BOUND_COUNT; i++)
+        Py_CLEAR(aio->bound[i]);
     Py_CLEAR(aio->handle_type);
     Py_CLEAR(aio->timer_type);
     Py_CLEAR(aio->transport_type);
@@ -578,10 +590,12 @@ static PyObject *core_on_home(PyObject *self, PyObject *Py_UNUSED(unused))
 
 #define KW (METH_FASTCALL | METH_KEYWORDS)
 
+/* The first ones have an order: bound_methods. */
 static PyMethodDef methods[] = {
     {"call_soon", FASTCALL(call_soon), METH_FASTCALL | METH_KEYWORDS,
      "call_soon($self, callback, /, *args, context=None)\n--\n\n"
      "Call callback(*args) in the next turn, after what was scheduled before."},
+    {"get_debug", core_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"call_soon_threadsafe", FASTCALL(call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
      "call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\n"
      "Like call_soon(), from any thread."},
@@ -594,7 +608,6 @@ static PyMethodDef methods[] = {
     {"time", loop_time, METH_NOARGS, "The loop's clock, in seconds (CLOCK_MONOTONIC)."},
     {"is_running", core_is_running, METH_NOARGS, "Whether the loop is running."},
     {"is_closed", core_is_closed, METH_NOARGS, "Whether the loop was closed."},
-    {"get_debug", core_get_debug, METH_NOARGS, "Whether debug mode is on."},
     {"_run_once", pn__aio_run_once, METH_NOARGS, NULL},
     {"_add_callback", add_callback, METH_O, NULL},
     {"_write_to_self", write_to_self, METH_NOARGS, NULL},
@@ -627,7 +640,32 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* --- HomeLoop's hot methods -------------------------------------------------------------------- */
+
+static PyMethodDef *const bound_methods[PN__BOUND_COUNT] = {
+    [PN__BOUND_CALL_SOON] = &methods[0],
+    [PN__BOUND_GET_DEBUG] = &methods[1],
+};
+
+/* CLOSURE is an enum pn__aio_bound. */
+static PyObject *get_bound(PyObject *self, void *closure)
+{
+    PyObject **bound = &((struct pn__aio *)self)->bound[(size_t)closure];
+    if (pn_unlikely(!*bound))
+        *bound = PyCFunction_New(bound_methods[(size_t)closure], self);
+    return Py_XNewRef(*bound);
+}
+
+/* As with any attribute: what is put in its place counts until it is deleted. */
+static int set_bound(PyObject *self, PyObject *value, void *closure)
+{
+    Py_XSETREF(((struct pn__aio *)self)->bound[(size_t)closure], Py_XNewRef(value));
+    return 0;
+}
+
 static PyGetSetDef getset[] = {
+    {"_bound_call_soon", get_bound, set_bound, NULL, (void *)PN__BOUND_CALL_SOON},
+    {"_bound_get_debug", get_bound, set_bound, NULL, (void *)PN__BOUND_GET_DEBUG},
     {"_closed", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, closed)},
     {"_stopping", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, stopping)},
     {"_debug", get_flag, set_flag, NULL, (void *)offsetof(struct pn__aio, debug)},

@@ -58,6 +58,13 @@ enum pn__aio_word {
     PN__L_COUNT,
 };
 
+/* Methods that asyncio's C code looks up for each task and each wake of one: HomeLoop has them as attributes. */
+enum pn__aio_bound {
+    PN__BOUND_CALL_SOON = 0,
+    PN__BOUND_GET_DEBUG,
+    PN__BOUND_COUNT,
+};
+
 struct pn__handle {
     PyObject ob_base;
     struct pn__aio *aio;     /* owned reference */
@@ -143,7 +150,9 @@ struct pn__aio {
     struct pn__task_start *start; /* NULL: no task is being made */
     PyObject *unlisted; /* borrowed: a task in its first step, which the set of all tasks has not */
     struct pn__aio_tasks tasks;
-    PyObject *no_args; /* () */
+    PyObject *no_args;                /* () */
+    PyObject *bound[PN__BOUND_COUNT]; /* owned; NULL: not asked for yet */
+    PyObject *context_names; /* owned: the keywords ("context",) that a caller gave; or NULL */
     struct pn_list armed;
     size_t armed_count;
     struct pn__aio_fd **fds; /* by number; entries are made once and kept */

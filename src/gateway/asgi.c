@@ -11,6 +11,46 @@
 
 static int run(struct pn_aio_call *call);
 
+static PyObject *asgi_receive(PyObject *self, PyObject *unused);
+static PyObject *asgi_send(PyObject *self, PyObject *message);
+
+static PyMethodDef receive_method = {"receive", asgi_receive, METH_NOARGS,
+                                     "receive(): an awaitable of the next message from the client"};
+static PyMethodDef send_method = {"send", asgi_send, METH_O,
+                                  "send(message): an awaitable that sends a message to the client"};
+
+/* C may go, as soon as nobody has it: receive and send keep it, and it them. */
+static void give_up_methods(struct pn__channel *c)
+{
+    PyObject *receive = c->methods[0];
+    PyObject *send = c->methods[1];
+    c->methods[0] = c->methods[1] = NULL;
+    Py_XDECREF(receive);
+    Py_XDECREF(send);
+}
+
+/* New; NULL without memory. */
+static struct pn__channel *channel_make(struct pn__asgi *asgi)
+{
+    struct pn__channel *c = PyObject_New(struct pn__channel, asgi->channel_type);
+    if (!c) {
+        PyErr_Clear();
+        return NULL;
+    }
+    pn_list_init(&c->call.node);
+    pn_list_init(&c->node);
+    c->methods[0] = PyCFunction_New(&receive_method, &c->ob_base);
+    c->methods[1] = PyCFunction_New(&send_method, &c->ob_base);
+    if (c->methods[0] && c->methods[1])
+        return c;
+    PyErr_Clear();
+    c->scope = c->trailers = NULL;
+    give_up_methods(c);
+    Py_DECREF(&c->ob_base);
+    return NULL;
+}
+
+/* New; NULL without memory. */
 static struct pn__channel *channel_new(struct pn_gateway *gw, struct pn_exchange *x)
 {
     struct pn__asgi *asgi = gw->asgi;
@@ -18,17 +58,10 @@ static struct pn__channel *channel_new(struct pn_gateway *gw, struct pn_exchange
     if (pn_likely(c)) {
         asgi->free_channels = c->next;
         asgi->free_channel_count--;
-        PyObject_Init(&c->ob_base, asgi->channel_type);
-    } else {
-        c = PyObject_New(struct pn__channel, asgi->channel_type);
-        if (!c) {
-            PyErr_Clear();
-            return NULL;
-        }
+    } else if (!(c = channel_make(asgi))) {
+        return NULL;
     }
-    PyObject head = c->ob_base;
-    memset(c, 0, offsetof(struct pn__channel, name));
-    c->ob_base = head;
+    memset(&c->call, 0, offsetof(struct pn__channel, name) - offsetof(struct pn__channel, call));
     pn_aio_call_init(&c->call, run);
     pn_list_init(&c->node);
     pn_list_init(&c->waiters);
@@ -37,23 +70,41 @@ static struct pn__channel *channel_new(struct pn_gateway *gw, struct pn_exchange
     return c;
 }
 
+static bool is_ours_alone(PyObject *method)
+{
+    return Py_REFCNT(method) == 1 && !((PyCFunctionObject *)method)->m_weakreflist;
+}
+
+/* C's request is over: lets go of C, or keeps it with its methods for the next request, where nobody else has any of
+ * the three. */
+static void channel_over(struct pn__channel *c)
+{
+    enum { OWN_REFS = 3 }; /* ours, and its methods' */
+    struct pn__asgi *asgi = c->gw->asgi;
+    if (pn_likely(Py_REFCNT(&c->ob_base) == OWN_REFS && is_ours_alone(c->methods[0]) &&
+                  is_ours_alone(c->methods[1]) && asgi->free_channel_count < PN__ASGI_FREE_MAX &&
+                  !c->gw->stopped)) {
+        PN_ASSERT(!c->x && !c->ws && !c->task && !c->scope && pn_list_empty(&c->waiters));
+        pn_list_remove(&c->node);
+        c->next = asgi->free_channels;
+        asgi->free_channels = c;
+        asgi->free_channel_count++;
+        return;
+    }
+    give_up_methods(c);
+    Py_DECREF(&c->ob_base);
+}
+
 static void channel_dealloc(PyObject *self)
 {
     struct pn__channel *c = (struct pn__channel *)self;
-    struct pn__asgi *asgi = c->gw ? c->gw->asgi : NULL;
     PyTypeObject *type = Py_TYPE(self);
-    PN_ASSERT(!c->x && !c->ws && !c->task && pn_list_empty(&c->waiters));
+    PN_ASSERT(!c->methods[0] && !c->methods[1]);
     pn_list_remove(&c->node);
     pn_list_remove(&c->call.node);
     Py_CLEAR(c->scope);
     Py_CLEAR(c->trailers);
-    if (pn_likely(asgi && asgi->free_channel_count < PN__ASGI_FREE_MAX && !c->gw->stopped)) {
-        c->next = asgi->free_channels;
-        asgi->free_channels = c;
-        asgi->free_channel_count++;
-    } else {
-        PyObject_Free(self);
-    }
+    PyObject_Free(self);
     Py_DECREF(type);
 }
 
@@ -175,7 +226,7 @@ static void finish(struct pn__channel *c)
     Py_CLEAR(c->task);
     Py_CLEAR(c->trailers);
     pn__asgi_wake_all(c);
-    Py_DECREF(&c->ob_base);
+    channel_over(c);
 }
 
 /* The task is over: takes its outcome, so that asyncio has nothing to complain of. */
@@ -218,10 +269,6 @@ static PyObject *asgi_send(PyObject *self, PyObject *message)
     return NULL;
 }
 
-static PyMethodDef receive_method = {"receive", asgi_receive, METH_NOARGS,
-                                     "receive(): an awaitable of the next message from the client"};
-static PyMethodDef send_method = {"send", asgi_send, METH_O,
-                                  "send(message): an awaitable that sends a message to the client"};
 static PyMethodDef over_method = {"task_over", task_over, METH_O, NULL};
 
 /* What the application returned as a coroutine; steals it. */
@@ -238,12 +285,9 @@ static PyObject *as_coroutine(struct pn__asgi *asgi, PyObject *o)
 static PyObject *call_app(struct pn__channel *c, PyObject *scope)
 {
     struct pn_gateway *gw = c->gw;
-    PyObject *args[4] = {NULL, scope, PyCFunction_New(&receive_method, &c->ob_base),
-                         PyCFunction_New(&send_method, &c->ob_base)};
+    PyObject *args[4] = {NULL, scope, Py_NewRef(c->methods[0]), Py_NewRef(c->methods[1])};
     PyObject *result = NULL;
-    if (pn_unlikely(!args[2] || !args[3])) {
-        result = NULL;
-    } else if (pn_likely(gw->asgi->config.version == 3)) {
+    if (pn_likely(gw->asgi->config.version == 3)) {
         result = PyObject_Vectorcall(gw->app, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     } else {
         PyObject *instance = PyObject_CallOneArg(gw->app, scope);
@@ -252,28 +296,55 @@ static PyObject *call_app(struct pn__channel *c, PyObject *scope)
         Py_XDECREF(instance);
     }
     Py_DECREF(scope);
-    Py_XDECREF(args[2]);
-    Py_XDECREF(args[3]);
+    Py_DECREF(args[2]);
+    Py_DECREF(args[3]);
     return as_coroutine(gw->asgi, result);
 }
 
-/* Inside a context of the request's, which the task takes a copy of: makes the task of COROUTINE, which it
- * steals, and runs its first step. As pn_aio_call.run. */
+/* The arguments of a task: steals COROUTINE; NULL with an exception. The tuple comes again, and is none that
+ * the collector shows to anybody. */
+static PyObject *task_args(struct pn__asgi *asgi, PyObject *coroutine)
+{
+    PyObject *args = asgi->task_args;
+    asgi->task_args = NULL;
+    if (pn_unlikely(!args)) {
+        args = PyTuple_New(1);
+        if (!args) {
+            Py_DECREF(coroutine);
+            return NULL;
+        }
+        PyObject_GC_UnTrack(args);
+    }
+    PyTuple_SET_ITEM(args, 0, coroutine);
+    return args;
+}
+
+static void drop_task_args(struct pn__asgi *asgi, PyObject *args)
+{
+    if (pn_unlikely(Py_REFCNT(args) > 1 || asgi->task_args)) {
+        Py_DECREF(args);
+        return;
+    }
+    PyObject *coroutine = PyTuple_GET_ITEM(args, 0);
+    PyTuple_SET_ITEM(args, 0, NULL);
+    asgi->task_args = args;
+    Py_DECREF(coroutine);
+}
+
+/* Inside a context that the task takes a copy of: makes the task of COROUTINE, which it steals, and runs its
+ * first step. As pn_aio_call.run. */
 static int begin_task(struct pn__channel *c, PyObject *coroutine)
 {
     struct pn__asgi *asgi = c->gw->asgi;
-    PyObject *args = PyTuple_New(1);
+    PyObject *args = task_args(asgi, coroutine);
     PyObject *task = NULL;
     int rc = 0;
     if (pn_likely(args)) {
-        PyTuple_SET_ITEM(args, 0, coroutine);
         rc = pn_aio_home_start_task(asgi->config.home, asgi->task_type, args, asgi->task_named,
                                     &task);
         if (pn_unlikely(pn_core_self() == NULL))
             pn__leave_child();
-        Py_DECREF(args);
-    } else {
-        Py_DECREF(coroutine);
+        drop_task_args(asgi, args);
     }
     c->task = task;
     /* A task that starts by itself hands on what ends the server, and is gone. */
@@ -308,18 +379,43 @@ static void after_first_step(struct pn__channel *c)
     Py_XDECREF(added);
 }
 
+/* Whether calling the application runs none of its code: that begins with the task's first step. */
+static bool only_makes_coroutine(const struct pn_gateway *gw)
+{
+    return gw->asgi->config.version == 3 && PyFunction_Check(gw->app) &&
+           ((PyCodeObject *)PyFunction_GET_CODE(gw->app))->co_flags & CO_COROUTINE;
+}
+
+/* The context that the application is called in, entered: new. The task takes a copy of it, so the one that
+ * all requests begin with does where no code runs in it. NULL with an exception. */
+static PyObject *enter_context(const struct pn_gateway *gw, bool shared)
+{
+    if (pn_likely(shared)) {
+        if (pn_likely(PyContext_Enter(gw->base_context) == 0))
+            return Py_NewRef(gw->base_context);
+        PyErr_Clear(); /* we are inside it: another request's first step runs the loop */
+    }
+    PyObject *context = PyContext_Copy(gw->base_context);
+    if (pn_likely(context && PyContext_Enter(context) == 0))
+        return context;
+    Py_XDECREF(context);
+    return NULL;
+}
+
 /* Inside on home. As pn_aio_call.run; C->task is NULL when the application could not be called. Drops
  * SCOPE. */
 static int call_in_context(struct pn__channel *c, PyObject *scope)
 {
-    PyObject *context = PyContext_Copy(c->gw->base_context);
+    bool shared = only_makes_coroutine(c->gw);
+    PyObject *context = enter_context(c->gw, shared);
     int rc = 0;
-    if (pn_unlikely(!context || PyContext_Enter(context) < 0)) {
-        Py_XDECREF(context);
+    if (pn_unlikely(!context)) {
         Py_DECREF(scope);
         return 0;
     }
+    int gc = shared ? pn_pycompat_hold_gc() : 0; /* no finaliser's code runs in it either */
     PyObject *coroutine = call_app(c, scope);
+    pn_pycompat_release_gc(gc);
     if (pn_unlikely(pn_core_self() == NULL))
         pn__leave_child();
     if (pn_likely(coroutine))
@@ -417,7 +513,7 @@ void pn__asgi_start(struct pn_handler *h, struct pn_exchange *x)
     pn_pycompat_release_gc(gc);
     if (pn_unlikely(kind < 0)) {
         c->x = NULL;
-        Py_DECREF(&c->ob_base);
+        channel_over(c);
         return;
     }
     if (pn_unlikely(!c || !c->scope)) {
@@ -426,7 +522,7 @@ void pn__asgi_start(struct pn_handler *h, struct pn_exchange *x)
         pn_exchange_answer_status(x, 503, false);
         if (c) {
             c->x = NULL;
-            Py_DECREF(&c->ob_base);
+            channel_over(c);
         }
         return;
     }
@@ -545,6 +641,7 @@ void pn__asgi_stop(struct pn_gateway *gw)
         asgi->open_count--;
         Py_CLEAR(c->scope);
         Py_CLEAR(c->task);
+        give_up_methods(c);
         Py_DECREF(&c->ob_base);
     }
     while ((node = pn_list_pop_front(&asgi->left)))
@@ -552,8 +649,11 @@ void pn__asgi_stop(struct pn_gateway *gw)
     while (asgi->free_channels) {
         struct pn__channel *c = asgi->free_channels;
         asgi->free_channels = c->next;
-        PyObject_Free(c);
+        asgi->free_channel_count--;
+        give_up_methods(c);
+        Py_DECREF(&c->ob_base);
     }
+    Py_CLEAR(asgi->task_args);
     pn__answer_clear(&asgi->answer);
     Py_CLEAR(asgi->state);
     Py_CLEAR(asgi->lifespan);

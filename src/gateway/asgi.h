@@ -148,6 +148,7 @@ struct pn__asgi {
     PyObject *future_type;  /* asyncio.Future */
     PyObject *cancelled;    /* asyncio.CancelledError */
     PyObject *task_named;   /* a dict: keywords of a new task */
+    PyObject *task_args;    /* a tuple for one's positional argument; NULL: it is in use */
     PyObject *task_done;    /* asyncio.Task.done */
     PyObject *task_result;  /* asyncio.Task.result */
     PyObject *future_names; /* keywords of a new future */
@@ -184,6 +185,8 @@ enum pn__asgi_stage {
 
 struct pn__channel {
     PyObject ob_base;
+    PyObject
+        *methods[2]; /* owned, receive and send, bound to it; NULL: not made yet, or given up */
     struct pn_aio_call call;
     struct pn_list node;   /* in gw->asgi->open, which owns a reference; then in gw->asgi->left */
     struct pn_gateway *gw; /* NULL: the gateway has gone */
