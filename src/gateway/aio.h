@@ -77,6 +77,8 @@ struct _object *pn_aio_home_loop(struct pn_aio_home *home);
 int pn_aio_home_start_task(struct pn_aio_home *home, struct _object *type, struct _object *args,
                            struct _object *named, struct _object **task);
 void pn_aio_home_task_started(struct pn_aio_home *home, struct _object *task, bool over);
+/* Drops the caller's reference to a TASK of that TYPE, which is over. Runs Python code. */
+void pn_aio_home_drop_task(struct pn_aio_home *home, struct _object *type, struct _object *task);
 
 /* Calls that are due or will be: call_soon, call_later, call_at, not cancelled. Owner. */
 size_t pn_aio_home_scheduled(const struct pn_aio_home *home);

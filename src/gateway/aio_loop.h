@@ -150,6 +150,7 @@ struct pn__aio {
     struct pn__task_start *start; /* NULL: no task is being made */
     PyObject *unlisted; /* borrowed: a task in its first step, which the set of all tasks has not */
     struct pn__aio_tasks tasks;
+    PyObject *spare_task;             /* owned: empty, not tracked; NULL: none */
     PyObject *no_args;                /* () */
     PyObject *bound[PN__BOUND_COUNT]; /* owned; NULL: not asked for yet */
     PyObject *context_names; /* owned: the keywords ("context",) that a caller gave; or NULL */

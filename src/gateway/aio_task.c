@@ -4,6 +4,9 @@
  * From 3.12 on a task can do that itself (eager_start). 3.11's schedules its first step by call_soon: here that
  * call is taken down instead of queued (pn__task_start), and made as soon as the task is there.
  *
+ * A task of 3.11 that ended in its first step, and that nobody else has or ever had a weak reference to, is
+ * emptied as the collector does it (tp_clear), and initialised again for the next request (make_task).
+ *
  * asyncio lists tasks in a WeakSet, which is Python code: 2,900 instructions for each that comes and goes.
  * pelton._tasks gives that set a class whose add() is list_task here, with a weak reference whose callback is
  * C too. And a task of 3.11 that is in its first step stands aside (aio->unlisted): whoever looks into the set asks
@@ -128,6 +131,7 @@ void pn__tasks_clear(struct pn__aio *aio)
     Py_XDECREF(old.pending);
     Py_XDECREF(old.iterating);
     Py_XDECREF(old.removed);
+    Py_CLEAR(aio->spare_task);
 }
 
 /* --- The first step ---------------------------------------------------------------------------- */
@@ -159,6 +163,37 @@ static int first_step(struct pn__aio *aio, const struct pn__task_start *start)
     return pn__handle_failed(aio, start->callback, start->context);
 }
 
+/* A new task, or one that was as good as dead: nothing but the object itself is left of it. */
+static PyObject *make_task(struct pn__aio *aio, PyObject *type, PyObject *args, PyObject *named)
+{
+    PyObject *task = aio->spare_task;
+    if (pn_unlikely(!task))
+        return PyObject_Call(type, args, named);
+    aio->spare_task = NULL;
+    PyObject_GC_Track(task);
+    if (pn_likely(Py_TYPE(task)->tp_init(task, args, named) == 0))
+        return task;
+    Py_DECREF(task);
+    return NULL;
+}
+
+void pn_aio_home_drop_task(struct pn_aio_home *home, struct _object *type, struct _object *task)
+{
+    struct pn__aio *aio = (struct pn__aio *)pn_aio_home_loop(home);
+    if (PN_PYCOMPAT_EAGER_TASKS || Py_REFCNT(task) != 1 || pn_pycompat_has_weakrefs(task) ||
+        !Py_IS_TYPE(task, (PyTypeObject *)type)) {
+        Py_DECREF(task);
+        return;
+    }
+    PyObject_GC_UnTrack(task); /* nobody finds it any more */
+    (void)Py_TYPE(task)->tp_clear(task);
+    /* That may have run code: another request's task may rest by now. */
+    if (pn_unlikely(aio->spare_task || aio->closed || pn_pycompat_has_dict(task)))
+        Py_DECREF(task);
+    else
+        aio->spare_task = task;
+}
+
 int pn_aio_home_start_task(struct pn_aio_home *home, struct _object *type, struct _object *args,
                            struct _object *named, struct _object **task)
 {
@@ -171,7 +206,7 @@ int pn_aio_home_start_task(struct pn_aio_home *home, struct _object *type, struc
     int rc = 0;
     int gc = pn_pycompat_hold_gc(); /* a finaliser's call_soon would be taken for the task's */
     aio->start = &start;
-    *task = PyObject_Call(type, args, named);
+    *task = make_task(aio, type, args, named);
     aio->start = NULL;
     pn_pycompat_release_gc(gc);
     if (pn_likely(*task && start.callback))

@@ -223,9 +223,13 @@ static void finish(struct pn__channel *c)
     pn_list_push_back(&gw->asgi->left, &c->node);
     gw->asgi->open_count--;
     Py_CLEAR(c->scope);
-    Py_CLEAR(c->task);
     Py_CLEAR(c->trailers);
-    pn__asgi_wake_all(c);
+    PyObject *task = c->task;
+    c->task = NULL;
+    if (pn_likely(task != NULL))
+        pn_aio_home_drop_task(gw->asgi->config.home, gw->asgi->task_type, task);
+    if (pn_unlikely(!pn_list_empty(&c->waiters)))
+        pn__asgi_wake_all(c);
     channel_over(c);
 }
 

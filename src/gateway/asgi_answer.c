@@ -86,7 +86,8 @@ static int take_field(struct pn__answer *a, PyObject *item, const char *what)
 int pn__asgi_take_headers(struct pn__asgi *asgi, PyObject *headers, const char *what)
 {
     struct pn__answer *a = &asgi->answer;
-    pn__answer_clear(a); /* of one that an exception left behind */
+    if (pn_unlikely(a->count > 0)) /* of one that an exception left behind */
+        pn__answer_clear(a);
     int taken = take_plain(a, headers, what);
     if (pn_likely(taken != 0))
         return taken < 0 ? -1 : 0;

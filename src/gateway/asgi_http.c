@@ -196,7 +196,8 @@ static enum pn__asgi_step push(struct pn__channel *c, struct pn__awaitable *a)
         return PN__ASGI_WAIT;
     if (a->last) {
         c->stage = ends ? PN__ASGI_COMPLETE : PN__ASGI_TRAILERS;
-        pn__asgi_wake_all(c); /* receive() has a disconnection to give */
+        if (pn_unlikely(!pn_list_empty(&c->waiters))) /* receive() has a disconnection to give */
+            pn__asgi_wake_all(c);
     }
     return PN__ASGI_DONE;
 }

@@ -15,7 +15,9 @@ static bool walk(const struct pn__asgi *asgi, struct pn__message *m)
     Py_ssize_t at = 0;
     PyObject *key, *value; /* borrowed */
     memset(m->fields, 0, sizeof m->fields);
-    while (PyDict_Next(m->dict, &at, &key, &value)) {
+    for (Py_ssize_t n = PyDict_GET_SIZE(m->dict); n > 0; n--) {
+        if (pn_unlikely(!PyDict_Next(m->dict, &at, &key, &value)))
+            return false;
         unsigned i = 0;
         while (i < PN__ASGI_FIELDS && key != asgi->words[i])
             i++;

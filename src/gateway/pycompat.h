@@ -52,6 +52,19 @@ static inline void pn_pycompat_release_gc(int token)
 #endif
 }
 
+/* Whether O, of a type that declares where they are, has weak references, or a namespace of its own. */
+static inline bool pn_pycompat_has_weakrefs(PyObject *o)
+{
+    Py_ssize_t at = Py_TYPE(o)->tp_weaklistoffset;
+    return at <= 0 || *(PyObject **)((char *)o + at) != NULL;
+}
+
+static inline bool pn_pycompat_has_dict(PyObject *o)
+{
+    Py_ssize_t at = Py_TYPE(o)->tp_dictoffset;
+    return at <= 0 || *(PyObject **)((char *)o + at) != NULL;
+}
+
 /* 1 and a new reference, 0 and NULL when there is no such attribute (no exception is set), or -1. */
 static inline int pn_pycompat_get_optional_attr(PyObject *o, PyObject *name, PyObject **out)
 {
