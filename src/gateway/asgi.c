@@ -670,6 +670,7 @@ void pn__asgi_destroy(struct pn_gateway *gw)
     pn__asgi_await_fini(asgi);
     pn__asgi_scope_fini(gw, asgi);
     pn__asgi_headers_fini(asgi);
+    pn__asgi_heads_fini(asgi);
     pn__asgi_names_fini(asgi);
     Py_CLEAR(asgi->task_type);
     Py_CLEAR(asgi->future_type);

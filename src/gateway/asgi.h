@@ -11,6 +11,8 @@
  *                                  |  are first stepped, or wait in channel->waiters for a wake
  *                                finish (home): the task is over
  *
+ * A channel that nobody else refers to when its task is over goes, with its receive and send, to the next request.
+ *
  * receive() and send() work on home only, inside the application. They take the loop's ownership for the
  * moment in which they touch the exchange (own, disown); Python objects are dropped after that. */
 #pragma once
@@ -98,6 +100,8 @@ enum pn__asgi_word {
 enum {
     PN__ASGI_VALUES = 512,         /* slots for (name, value) of headers */
     PN__ASGI_LINES = 128,          /* slots for all header lines of a request */
+    PN__ASGI_HEADS = 64,           /* slots for headers of answers, ... */
+    PN__ASGI_HEAD_ITEMS = 8,       /* which have at most so many */
     PN__ASGI_FREE_MAX = 64,        /* dead channels, and awaitables, kept for reuse */
     PN__ASGI_NAME_MAX = 120,       /* of a request's name that outlives its exchange */
     PN__ASGI_OTHER_NAME_MAX = 256, /* bytes of a name that are lower-cased on the stack */
@@ -121,6 +125,23 @@ struct pn__asgi_lines {
     uint16_t misses; /* requests in a row that found other lines here */
 };
 
+/* Headers of an answer, whose very objects came before. */
+struct pn__asgi_head {
+    uint64_t id; /* for the wire */
+    int64_t length;
+    unsigned flags;
+    unsigned item_count;
+    unsigned field_count;
+    PyObject *items[PN__ASGI_HEAD_ITEMS]; /* owned */
+    struct pn_field fields[PN__ASGI_HEAD_ITEMS];
+};
+
+struct pn__asgi_head_slot {
+    uint64_t key;               /* of the last headers that were not found here */
+    struct pn__asgi_head *head; /* owned, or NULL */
+    uint16_t misses;
+};
+
 struct pn__asgi_server {
     PyObject *scope;     /* owned: the template of http scopes */
     PyObject *websocket; /* and of websocket's */
@@ -136,6 +157,10 @@ struct pn__asgi {
     PyObject *names[PN_HEADER_COUNT]; /* bytes by header id; NULL: no header */
     struct pn__asgi_value values[PN__ASGI_VALUES];
     struct pn__asgi_lines lines[PN__ASGI_LINES];
+    struct pn__asgi_head_slot heads[PN__ASGI_HEADS];
+    uint64_t head_id;
+    uint16_t head_pause;             /* so many headers that come are not kept */
+    uint16_t head_pause_next;        /* and so many after the next that is */
     struct pn__asgi_server *servers; /* as gw->servers */
     PyObject *extensions;            /* a dict */
     PyObject *ws_extensions;
@@ -316,6 +341,14 @@ void pn__asgi_ws_settle(struct pn__channel *c, bool failed);
 int pn__asgi_take_headers(struct pn__asgi *asgi, PyObject *headers, const char *what);
 /* The wire refused the answer's head: says why in an exception. */
 void pn__asgi_raise_refused(struct pn__asgi *asgi);
+
+/* --- asgi_heads.c: home, inside --- */
+/* What is known of HEADERS, good until Python code runs; NULL: nothing. Then *KEY, if it is not 0, is for ... */
+const struct pn__asgi_head *pn__asgi_head_find(struct pn__asgi *asgi, PyObject *headers,
+                                               uint64_t *key);
+/* ... keeping it, when gw->asgi->answer has what was made of HEADERS, and the wire has taken it. */
+void pn__asgi_head_keep(struct pn__asgi *asgi, PyObject *headers, uint64_t key);
+void pn__asgi_heads_fini(struct pn__asgi *asgi);
 
 /* --- asgi_file.c --- */
 /* MESSAGE is pathsend's or zerocopysend's: A gets a descriptor and a range. 0, or -1 with an exception. */

@@ -225,11 +225,50 @@ static int take_status(PyObject *status, const char *what)
     return (int)code;
 }
 
+/* Inside. What the application sent as HEADERS, which the wire has not seen yet: as pn_exchange_head, or -1
+ * with an exception. */
+static int send_head(struct pn__channel *c, unsigned status, PyObject *headers, uint64_t key,
+                     const char *what)
+{
+    struct pn__asgi *asgi = c->gw->asgi;
+    struct pn__answer *a = &asgi->answer;
+    if (headers && pn__asgi_take_headers(asgi, headers, what) < 0) {
+        pn__answer_clear(a);
+        return -1;
+    }
+    int rc = -EPIPE;
+    a->status = status;
+    if (pn_likely(c->x != NULL)) {
+        struct pn_core *core = pn__asgi_own();
+        rc = failed(c, pn_exchange_head(c->x, status, PN_STR_NONE, a->fields, a->count, a->length,
+                                        a->flags));
+        pn__asgi_disown(core);
+    }
+    if (pn_unlikely(rc == -EINVAL))
+        pn__asgi_raise_refused(asgi);
+    else if (pn_unlikely(rc < 0))
+        (void)raise_error(c, rc);
+    else if (pn_unlikely(key))
+        pn__asgi_head_keep(asgi, headers, key);
+    pn__answer_clear(a);
+    return rc < 0 ? -1 : 0;
+}
+
+/* The same for one that it has seen: negative errno. */
+static int send_known_head(struct pn__channel *c, unsigned status, const struct pn__asgi_head *h)
+{
+    struct pn_core *core = pn__asgi_own();
+    c->x->fields_id = h->id;
+    int rc = failed(c, pn_exchange_head(c->x, status, PN_STR_NONE, h->fields, h->field_count,
+                                        h->length, h->flags));
+    pn__asgi_disown(core);
+    return rc;
+}
+
 enum pn__asgi_step pn__asgi_start_answer(struct pn__channel *c, struct pn__message *m,
                                          const char *what)
 {
     struct pn__asgi *asgi = c->gw->asgi;
-    struct pn__answer *a = &asgi->answer;
     int status = take_status(pn__asgi_field(asgi, m, PN__A_STATUS), what);
     if (status < 0)
         return PN__ASGI_FAIL;
@@ -237,25 +276,18 @@ enum pn__asgi_step pn__asgi_start_answer(struct pn__channel *c, struct pn__messa
     PyObject *headers = trailers < 0 ? NULL : pn__asgi_field(asgi, m, PN__A_HEADERS);
     if (trailers < 0 || (!headers && PyErr_Occurred()))
         return PN__ASGI_FAIL;
-    Py_XINCREF(headers);
-    int rc = headers ? pn__asgi_take_headers(asgi, headers, what) : 0;
-    Py_XDECREF(headers);
-    if (rc < 0 || !c->x) {
-        pn__answer_clear(a);
-        if (rc == 0)
-            pn__asgi_raise_gone(c);
-        return PN__ASGI_FAIL;
+    uint64_t key = 0;
+    const struct pn__asgi_head *known = NULL;
+    if (pn_likely(headers && c->x))
+        known = pn__asgi_head_find(asgi, headers, &key);
+    /* What the wire refuses is seen to with the headers in hand. */
+    if (!known || pn_unlikely(send_known_head(c, (unsigned)status, known) < 0)) {
+        Py_XINCREF(headers);
+        int rc = send_head(c, (unsigned)status, headers, key, what);
+        Py_XDECREF(headers);
+        if (pn_unlikely(rc < 0))
+            return PN__ASGI_FAIL;
     }
-    a->status = (unsigned)status;
-    struct pn_core *core = pn__asgi_own();
-    rc = failed(c, pn_exchange_head(c->x, a->status, PN_STR_NONE, a->fields, a->count, a->length,
-                                    a->flags));
-    pn__asgi_disown(core);
-    if (pn_unlikely(rc == -EINVAL))
-        pn__asgi_raise_refused(asgi);
-    pn__answer_clear(a);
-    if (pn_unlikely(rc < 0))
-        return rc == -EINVAL ? PN__ASGI_FAIL : raise_error(c, rc);
     c->wants_trailers = trailers > 0 && (asgi->config.extensions & PN_ASGI_TRAILERS);
     c->stage = PN__ASGI_BODY;
     return PN__ASGI_DONE;

@@ -177,6 +177,9 @@ struct pn_exchange {
      * the exchange. NULL: nobody listens. */
     void (*notify)(struct pn_exchange *x, unsigned why);
     void *handler;
+    /* Of head's fields; not 0: this handler gives the same number with the same fields, length and flags only, so that a
+     * wire may keep what it makes of them. Set before head, which takes it back. */
+    uint64_t fields_id;
     bool tell_end; /* PN_NOTIFY_PEER_ENDED is wanted: set in start */
     bool
         ends_with_next; /* PN_HEAD_NO_MORE of a handler that learns it after head, before a write */

@@ -72,14 +72,33 @@ static bool gather(struct pn_conn *c, const char *text, size_t n)
 
 /* --- the head ------------------------------------------------------------------------------------------------ */
 
-int pn__h1_head(struct pn_exchange *x, unsigned status, struct pn_str reason,
-                const struct pn_field *fields, size_t count, int64_t length, unsigned flags)
+/* The head of fields that came before, at hx->held; NULL: it is not there. */
+static const struct pn__h1_kept *kept_head(struct pn__h1_exchange *hx, uint64_t id, unsigned status)
 {
-    struct pn__h1_exchange *hx = pn__h1_exchange_of(x);
-    struct pn__h1_said said;
+    const struct pn__h1_kept *k = &hx->hc->h1->kept[id % PN__H1_KEPT];
+    if (pn_unlikely(k->id != id || k->status != status ||
+                    (size_t)k->len + PN__H1_SLACK > hx->held_max))
+        return NULL;
+    pn__h1_put_slack(hx->held, k->text, k->len);
+    return k;
+}
+
+static void keep_head(struct pn__h1_exchange *hx, uint64_t id, unsigned status, size_t n,
+                      const struct pn__h1_said *said)
+{
+    struct pn__h1_kept *k = &hx->hc->h1->kept[id % PN__H1_KEPT];
+    if (n > PN__H1_KEPT_SIZE)
+        return;
+    *k = (struct pn__h1_kept){.id = id, .said = *said, .status = (uint16_t)status};
+    k->len = (uint16_t)n;
+    memcpy(k->text, hx->held, n);
+}
+
+/* At hx->held, or at memory that hx->held_big has then: the length, or negative errno. */
+static ptrdiff_t format_head(struct pn__h1_exchange *hx, unsigned status, struct pn_str reason,
+                             const struct pn_field *fields, size_t count, struct pn__h1_said *said)
+{
     char *out = hx->held;
-    if (pn_unlikely(x->state != PN_EXCHANGE_RECEIVED))
-        return refused(hx);
     size_t bound = pn__h1_head_bound(reason, fields, count);
     if (pn_unlikely(status < 200 || status > 999 || bound == 0))
         return -EINVAL;
@@ -88,16 +107,43 @@ int pn__h1_head(struct pn_exchange *x, unsigned status, struct pn_str reason,
         if (!out)
             return -ENOMEM;
     }
-    said.length = flags & PN_HEAD_HAS_LENGTH ? length : -1;
-    ptrdiff_t n = pn__h1_format_head(out, status, reason, fields, count, &said);
-    if (pn_unlikely(n < 0 || (length >= 0 && said.length >= 0 && length != said.length))) {
-        if (out != hx->held)
-            free(out);
-        return -EINVAL;
-    }
-    if (out != hx->held)
+    ptrdiff_t n = pn__h1_format_head(out, status, reason, fields, count, said);
+    if (out == hx->held)
+        return n;
+    if (n < 0)
+        free(out);
+    else
         hx->held_big = out;
-    hx->held_len = (uint32_t)n;
+    return n;
+}
+
+int pn__h1_head(struct pn_exchange *x, unsigned status, struct pn_str reason,
+                const struct pn_field *fields, size_t count, int64_t length, unsigned flags)
+{
+    struct pn__h1_exchange *hx = pn__h1_exchange_of(x);
+    struct pn__h1_said said;
+    uint64_t id = reason.n == 0 ? x->fields_id : 0;
+    x->fields_id = 0;
+    if (pn_unlikely(x->state != PN_EXCHANGE_RECEIVED))
+        return refused(hx);
+    const struct pn__h1_kept *kept = id ? kept_head(hx, id, status) : NULL;
+    if (kept) {
+        said = kept->said;
+        hx->held_len = kept->len;
+    } else {
+        said.length = flags & PN_HEAD_HAS_LENGTH ? length : -1;
+        ptrdiff_t n = format_head(hx, status, reason, fields, count, &said);
+        if (pn_unlikely(n < 0))
+            return (int)n;
+        if (pn_unlikely(length >= 0 && said.length >= 0 && length != said.length)) {
+            free(hx->held_big);
+            hx->held_big = NULL;
+            return -EINVAL;
+        }
+        hx->held_len = (uint32_t)n;
+        if (pn_unlikely(id && !hx->held_big))
+            keep_head(hx, id, status, (size_t)n, &said);
+    }
     hx->length = length >= 0 ? length : said.length;
     hx->no_more = (flags & PN_HEAD_NO_MORE) != 0;
     hx->ask_close = said.close || (flags & PN_HEAD_CLOSE);

@@ -77,6 +77,7 @@ static struct pn__h1_exchange *make_exchange(struct pn__h1_conn *hc, const char 
     x->received_body_size = 0;
     x->notify = NULL;
     x->handler = NULL;
+    x->fields_id = 0;
     x->tell_end = false;
     x->ends_with_next = false;
     hx->hc = hc;

@@ -59,6 +59,17 @@ struct pn__h1_said {
     bool upgrade;
 };
 
+enum { PN__H1_KEPT = 16, PN__H1_KEPT_SIZE = 256 };
+
+/* A formatted head of fields that have a number (pn_exchange.fields_id). */
+struct pn__h1_kept {
+    uint64_t id; /* 0: none */
+    struct pn__h1_said said;
+    uint16_t status;
+    uint16_t len;
+    char text[PN__H1_KEPT_SIZE + PN__H1_SLACK];
+};
+
 struct pn__h1_conn;
 
 struct pn__h1_exchange {
@@ -143,6 +154,7 @@ struct pn_h1 {
     /* "Server: ...\r\nDate: ...\r\n": one copy puts both. */
     char lines[PN__H1_SERVER_MAX + 16 + PN_HTTP_DATE_LEN + 16 + PN__H1_SLACK];
     char server[PN__H1_SERVER_MAX];
+    struct pn__h1_kept kept[PN__H1_KEPT];
 };
 
 /* --- h1.c --- */

@@ -445,3 +445,97 @@ async def counts(scope, receive, send):
     )
     server = serve(*kind, app=app)
     assert ask(server, "counts", 2) == ["[True, True, True, True, False]"] * 2
+
+
+def test_headers_that_come_again(serve: Serve, kind: tuple[str, ...]) -> None:
+    """The same objects, other objects with the same addresses, and lists that change in between."""
+    app = (
+        HEAD
+        + """
+CONSTANT = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+CHANGING = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+OTHER = (b"content-type", b"text/html")
+CLOSES = [(b"connection", b"close"), (b"content-length", b"2")]
+MUTABLE = [[b"content-type", b"text/one"]]
+BAD = [(b"content-type", b"a\\r\\nb: c")]
+NO_NUMBER = [(b"content-length", b"two")]
+COOKIE = [(b"set-cookie", b"a=1"), (b"content-length", b"2")]
+
+async def sends(send, headers, status=200, body=b"ok"):
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+async def constant(scope, receive, send):
+    await sends(send, CONSTANT, int(scope["query_string"] or 200))
+
+async def literal(scope, receive, send):
+    await sends(send, [(b"content-type", b"text/plain"), (b"content-length", b"2")])
+
+async def changing(scope, receive, send):
+    await sends(send, CHANGING)
+    CHANGING[0], CHANGING[1:] = OTHER, CHANGING[1:] * 2  # twice the same length is one
+
+async def fresh(scope, receive, send):
+    n = scope["query_string"]
+    await sends(send, [(b"content-type", b"text/" + n), (b"content-length", b"%d" % len(n))],
+                body=n)
+
+async def closes(scope, receive, send):
+    await sends(send, CLOSES)
+
+async def mutable(scope, receive, send):
+    await sends(send, MUTABLE)
+    MUTABLE[0][1] = b"text/two"
+
+async def cookie(scope, receive, send):
+    await sends(send, COOKIE)
+
+async def bad(scope, receive, send):
+    found = []
+    for headers in (BAD, BAD, NO_NUMBER, NO_NUMBER):
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        except ValueError as error:
+            found.append(str(error))
+    await answer(send, found)
+
+async def too_long(scope, receive, send):
+    try:
+        await sends(send, CONSTANT, body=b"long")
+    except RuntimeError as error:
+        kept.append(str(error))
+        raise
+
+async def twice(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": CONSTANT})
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": CONSTANT})
+    except RuntimeError:
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
+    )
+    server = serve(*kind, app=app)
+    for _ in range(4):
+        for path in ("constant", "literal", "cookie", "twice"):
+            got = server.get("/" + path)
+            assert (got.status, got["content-length"], got.body) == (200, "2", b"ok"), path
+        assert server.get("/constant?404").status == 404
+        got = server.request("/constant", "HEAD")
+        assert (got["content-length"], got.body) == ("2", b"")
+    types = [server.get("/changing")["content-type"] for _ in range(6)]
+    assert types == ["text/plain"] + ["text/html"] * 5
+    for n in range(200):
+        got = server.get(f"/fresh?{n}")
+        assert (got["content-type"], got.body) == (f"text/{n}", str(n).encode())
+    for _ in range(4):
+        assert server.get("/closes")["connection"] == "close"
+        assert server.get("/cookie")["set-cookie"] == "a=1"
+    types = [server.get("/mutable")["content-type"] for _ in range(4)]
+    assert types == ["text/one"] + ["text/two"] * 3
+    for _ in range(3):
+        text = ask(server, "bad")[0]
+        assert (text.count("cannot be sent"), text.count("is no number")) == (2, 2)
+    server.expect_log("longer than Content-Length")
+    for _ in range(3):
+        server.raw(b"GET /too_long HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert "longer than Content-Length" in ask(server, "seen")[0]

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP/1.1 wire: its end (drain, close), tunnels, and memory that runs out. */
+/* The HTTP/1.1 wire: its end (drain, close), tunnels, memory that runs out, heads that come again. */
 #include "unit/h1_test.h"
 
 #include <limits.h>
@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "http/h1_wire.h"
 
 /* --- drain ---------------------------------------------------------------------------------------------------- */
 
@@ -365,6 +366,61 @@ static void test_many_headers(void **state)
     h1_fixture_run(f);
     sim_link_free(l);
 }
+/* --- heads that come again --------------------------------------------------------------------------- */
+
+struct numbered {
+    uint64_t id;
+    unsigned status;
+    const char *value;
+    const char *expected;
+};
+
+static const struct numbered *numbered;
+
+static void start_numbered(struct h1_fixture *f, struct pn_exchange *x)
+{
+    const struct numbered *n = numbered++;
+    const struct pn_field field = {PN_STR("X-Value"), {n->value, strlen(n->value)}};
+    (void)f;
+    x->fields_id = n->id;
+    assert_int_equal(pn_exchange_head(x, n->status, PN_STR_NONE, &field, 1, 0, 0), 0);
+    assert_int_equal(x->fields_id, 0);
+    assert_int_equal(pn_exchange_end(x, NULL, 0), 0);
+}
+
+/* Fields with a number are formatted once: what is said to be the same is not looked at again. */
+static void test_numbered_fields(void **state)
+{
+    struct h1_fixture *f = *state;
+    char big[400];
+    memset(big, 'b', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    const struct numbered rows[] = {
+        {7, 200, "one", "200 OK\r\nX-Value: one\r\n"},
+        {7, 200, "two", "200 OK\r\nX-Value: one\r\n"}, /* a lie, to see it */
+        {0, 200, "three", "200 OK\r\nX-Value: three\r\n"},
+        {7, 200, "", "200 OK\r\nX-Value: one\r\n"},
+        {7, 404, "four", "404 Not Found\r\nX-Value: four\r\n"},
+        {7, 404, "five", "404 Not Found\r\nX-Value: four\r\n"},
+        {7 + PN__H1_KEPT, 404, "six", "404 Not Found\r\nX-Value: six\r\n"}, /* takes its place */
+        {7, 404, "seven", "404 Not Found\r\nX-Value: seven\r\n"},
+        {8, 200, big, "200 OK\r\nX-Value: bbb"},
+        {8, 200, "eight", "200 OK\r\nX-Value: eight\r\n"}, /* big was too big */
+    };
+    f->start = start_numbered;
+    numbered = rows;
+    struct sim_link *l = h1_fixture_connect(f, NULL);
+    h1_fixture_run(f);
+    for (size_t i = 0; i < PN_ARRAY_LEN(rows); i++) {
+        h1_fixture_send(f, l, GET);
+        assert_has(h1_fixture_output(l), rows[i].expected);
+        sim_link_take(l, pn_bytes_len(&l->to_client));
+    }
+    sim_link_shutdown(l);
+    h1_fixture_run(f);
+    sim_link_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +434,7 @@ int main(void)
         h1_test(test_every_allocation_fails),
         h1_test(test_every_allocation_fails_at_length),
         h1_test(test_many_headers),
+        h1_test(test_numbered_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
