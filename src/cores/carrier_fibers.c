@@ -346,6 +346,7 @@ static void fiber_main(void *arg)
     }
     pn__attach(core);
     base(core);
+    pn__core_settle(core); /* its last request may have been the last of all */
     if (host->state_end)
         host->state_end(host->ctx, core->state);
     else

@@ -367,6 +367,7 @@ static void *thread_main(void *arg)
         serve(core);
         atomic_store(&core->leaving, true);
         pn__attach(core);
+        pn__core_settle(core); /* it may have gone from its last request to the idle ones */
         if (host->state_end)
             host->state_end(host->ctx, core->state);
         else

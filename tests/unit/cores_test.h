@@ -135,6 +135,7 @@ static void fake_state_end(void *ctx, void *state)
     struct fake_python *py = ctx;
     struct fake_state *st = state;
     MUST(pn_core_self() == st->core);
+    MUST(!atomic_load(&st->raised)); /* it would come out in what the host does here */
     gil_drop(py, st);
     free(st);
     atomic_fetch_sub(&py->states, 1);
