@@ -22,9 +22,10 @@ static struct {
     struct pn_ws_server *server;
     struct pn_ws *ws; /* NULL: not open, or released */
     struct sim_link *link;
-    bool echo;    /* messages go back as they come */
-    bool take;    /* they are taken as they come */
-    bool release; /* at the end */
+    struct pn_exchange *x; /* while it is open */
+    bool echo;             /* messages go back as they come */
+    bool take;             /* they are taken as they come */
+    bool release;          /* at the end */
     int open_rc;
     unsigned news;
     unsigned ended; /* status */
@@ -74,6 +75,7 @@ static void start(struct h1_fixture *f, struct pn_exchange *x)
 {
     char key[PN_WS_KEY_SIZE];
     (void)f;
+    t.x = x;
     assert_int_equal(pn_ws_handshake_check(x, key), PN_WS_ASKED);
     const struct pn_ws_opening opening = {.accept = ACCEPT, .news = on_news, .owner = &t};
     t.open_rc = pn_ws_open(t.server, x, &opening, &t.ws);
@@ -303,6 +305,45 @@ static void test_close_and_answer(void **state)
     assert_int_equal(pn_h1_connections(f->h1), 0);
 }
 
+/* It breaks a rule behind our close, which stays the last word. */
+static void test_close_and_nonsense(void **state)
+{
+    struct h1_fixture *f = *state;
+    open_plain(f);
+    pn_ws_close(t.ws, 3001, PN_STR_NONE);
+    assert_string_equal(frames(f), "88[3001:] ");
+    ws_text(&stream, WS_FIN | 3, "reserved");
+    send_stream(f, WS_BYTES_MAX);
+    assert_string_equal(frames(f), "");
+    take_all();
+    assert_string_equal(t.log, "end 3001[0:]");
+    assert_int_equal(pn_ws_server_connections(t.server), 0);
+}
+
+/* The peer's close comes while it has not taken what was sent before: it gets all of that, and then the end. */
+static void test_closed_behind_what_waits(void **state)
+{
+    struct h1_fixture *f = *state;
+    static char text[100000];
+    int sent = 0;
+    open_plain(f);
+    memset(text, 'y', sizeof text);
+    sim_link_set_window(t.link, 1000);
+    while (pn_ws_send(t.ws, PN_WS_OP_BINARY, text, sizeof text) == 0)
+        sent++;
+    close_frame(1000, "");
+    send_stream(f, WS_BYTES_MAX);
+    assert_string_equal(t.log, "end 1000[0:]");
+    assert_true(t.link->fd >= 0 && !t.link->fin);
+    sim_link_set_window(t.link, SIZE_MAX);
+    h1_fixture_run(f);
+    const char *got = frames(f);
+    assert_int_equal(h1_count(got, "82[100000:yyyy"), sent);
+    assert_has(got, "88[1000:] ");
+    assert_true(t.link->fin);
+    assert_int_equal(pn_ws_server_connections(t.server), 0);
+}
+
 static void test_close_without_answer(void **state)
 {
     struct h1_fixture *f = *state;
@@ -364,6 +405,34 @@ static void test_pings(void **state)
     assert_int_equal(pn_h1_connections(f->h1), 0);
 }
 
+/* As a thread does that serves nobody else: it looks at the clock itself, and reads the pong in the moment of the
+ * ping. Both times are alike: what is due then is a ping again, not the pong's end. */
+static void test_pings_by_the_handler(void **state)
+{
+    struct h1_fixture *f = *state;
+    struct pn_ws_message m;
+    pn_ws_server_destroy(t.server);
+    t.config.ping_timeout_ns = t.config.ping_interval_ns;
+    t.server = pn_ws_server_create(f->loop, &t.config);
+    t.take = false;
+    open_plain(f);
+    for (int i = 0; i < 3; i++) {
+        assert_false(pn_ws_see_due(t.ws));
+        sim_advance(f->sim, t.config.ping_interval_ns);
+        (void)pn_loop_update_now(f->loop);
+        assert_true(pn_ws_see_due(t.ws));
+        assert_int_equal((unsigned char)h1_fixture_output(t.link)[0], 0x89);
+        sim_link_take(t.link, pn_bytes_len(&t.link->to_client));
+        stream.n = 0;
+        ws_text(&stream, WS_FIN | PN_WS_OP_PONG, "");
+        sim_link_send(t.link, stream.data, stream.n);
+        (void)pn_exchange_wait_fd(t.x);
+        assert_int_equal(pn_ws_take(t.ws, &m), PN_WS_MORE);
+        assert_int_equal(pn_bytes_len(&t.link->to_server), 0);
+    }
+    assert_true(pn_ws_is_open(t.ws));
+}
+
 /* --- Back-pressure ----------------------------------------------------------------------------- */
 
 static void test_reading_stops(void **state)
@@ -388,6 +457,35 @@ static void test_reading_stops(void **state)
     }
     assert_int_equal(all, 200);
     assert_int_equal(pn_bytes_len(&t.link->to_server), 0);
+}
+
+/* More than is read of one peer in one go: others have their turn, and then the rest is read without another byte. */
+static void test_much_at_once(void **state)
+{
+    enum { PIECES = 20, PIECE = 200000 };
+    struct h1_fixture *f = *state;
+    static char piece[PIECE];
+    open_plain(f);
+    struct sim_link *other = h1_fixture_connect(f, "");
+    h1_fixture_run(f);
+    memset(piece, 'z', sizeof piece);
+    for (int i = 0; i < PIECES; i++) {
+        stream.n = 0;
+        ws_frame(&stream,
+                 (i == PIECES - 1 ? WS_FIN : 0) | (i ? PN_WS_OP_CONTINUATION : PN_WS_OP_BINARY),
+                 piece, PIECE);
+        sim_link_send(t.link, stream.data, stream.n);
+    }
+    f->start = NULL;
+    sim_link_send(other, GET, strlen(GET));
+    while (f->starts < 2)
+        pn_loop_step(f->loop);
+    assert_true(pn_bytes_len(&t.link->to_server) > 0);
+    h1_fixture_run(f);
+    assert_string_equal(t.log, "B[4000000:zzzzzzzzzzzzzzzzzzzz]");
+    sim_link_shutdown(other);
+    h1_fixture_run(f);
+    sim_link_free(other);
 }
 
 static void test_writing_stops(void **state)
@@ -528,6 +626,10 @@ int main(void)
         ws_test(test_server_stops),
         ws_test(test_pings),
         ws_test(test_reading_stops),
+        ws_test(test_much_at_once),
+        ws_test(test_close_and_nonsense),
+        ws_test(test_closed_behind_what_waits),
+        ws_test(test_pings_by_the_handler),
         ws_test(test_writing_stops),
         ws_test(test_peer_takes_nothing),
         ws_test(test_pongs_are_bounded),
