@@ -265,6 +265,7 @@ def test_bad_handshakes(serve: Serve) -> None:
         (good.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"c2hvcnQ="), b"400"),
         (good.replace(b"GET ", b"POST "), b"400"),
         (good.replace(b"Sec-WebSocket-Version: 13\r\n", b""), b"400"),
+        (good.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\nabc"), b"400"),
     ):
         answer = server.raw(bad.replace(b"Connection: Upgrade", b"Connection: Upgrade, close"))
         assert answer.startswith(b"HTTP/1.1 " + status), answer

@@ -431,6 +431,11 @@ static void test_pings_by_the_handler(void **state)
         assert_int_equal(pn_bytes_len(&t.link->to_server), 0);
     }
     assert_true(pn_ws_is_open(t.ws));
+    /* What is due behind a close is the loop's. */
+    pn_ws_close(t.ws, 1000, PN_STR_NONE);
+    sim_advance(f->sim, PN_WS_CLOSE_TIMEOUT_MS * PN_NS_PER_MS);
+    (void)pn_loop_update_now(f->loop);
+    assert_false(pn_ws_see_due(t.ws));
 }
 
 /* --- Back-pressure ----------------------------------------------------------------------------- */

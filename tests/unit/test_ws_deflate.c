@@ -226,22 +226,33 @@ static void test_final_block_keeps_the_window(void **state)
 
 /* --- What is refused --------------------------------------------------------------------------- */
 
-static int receive_packed(const char *packed, size_t n, unsigned opcode)
+/* Behind another message of AHEAD bytes; 0: there is none. */
+static int receive_behind(size_t ahead, const char *packed, size_t n, unsigned opcode)
 {
+    static const char zeros[220000];
     static const struct pn_ws_deflate_params params = {true, true, 15, 15};
     struct pn_ws_deflate codec;
     struct pn_ws_receiver r;
     struct pn_ws_message m;
-    size_t used;
+    size_t used, begin = 0;
     stream.n = 0;
+    if (ahead)
+        ws_frame(&stream, WS_FIN | PN_WS_OP_BINARY, zeros, ahead);
     ws_frame(&stream, WS_FIN | WS_RSV1 | opcode, packed, n);
     pn_ws_deflate_init(&codec, &params);
     pn_ws_receiver_init(&r, &limits, &codec);
-    int rc = pn_ws_receive(&r, stream.data, stream.n, &used, &m);
+    if (ahead)
+        assert_int_equal(pn_ws_receive(&r, stream.data, stream.n, &begin, &m), PN_WS_BINARY);
+    int rc = pn_ws_receive(&r, stream.data + begin, stream.n - begin, &used, &m);
     assert_true(r.message.capacity <= 2 * limits.message_size_max + (1 << 16));
     pn_ws_receiver_fini(&r);
     pn_ws_deflate_fini(&codec);
     return rc;
+}
+
+static int receive_packed(const char *packed, size_t n, unsigned opcode)
+{
+    return receive_behind(0, packed, n, opcode);
 }
 
 static size_t pack(char *out, size_t out_max, const char *data, size_t n)
@@ -271,6 +282,8 @@ static void test_bombs(void **state)
     /* The size is within bounds; only the ratio is not. */
     limits.message_size_max = 2 * BOMB;
     assert_int_equal(receive_packed(packed, n, PN_WS_OP_BINARY), -PN_WS_STATUS_TOO_BIG);
+    /* Nor do ordinary messages before it earn it one. */
+    assert_int_equal(receive_behind(220000, packed, n, PN_WS_OP_BINARY), -PN_WS_STATUS_TOO_BIG);
     limits.ratio_max = 0;
     assert_int_equal(receive_packed(packed, n, PN_WS_OP_BINARY), PN_WS_BINARY);
     limits.message_size_max = 1000;

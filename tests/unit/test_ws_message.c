@@ -165,6 +165,8 @@ static void test_close(void **state)
     check("fail 1002");
     close_frame(1000, "\xc0\xaf");
     check("fail 1007");
+    close_frame(1000, "cut short: \xe2\x82");
+    check("fail 1007");
     memset(reason, 'r', 123);
     reason[123] = 0;
     close_frame(1001, reason);
