@@ -53,6 +53,32 @@ def test_scope_on_a_unix_socket(serve: Serve) -> None:
     assert "sock" in seen["server"]
 
 
+def test_secrets_are_not_kept(serve: Serve) -> None:
+    """Headers that come again are made once, but for those that may be secrets."""
+    app = (
+        HEAD
+        + """
+import gc
+
+async def look(scope, receive, send):
+    gc.collect()
+    found = {value for o in gc.get_objects() if type(o) is list
+             for pair in o if type(pair) is tuple and len(pair) == 2
+             for value in pair if type(value) is bytes and value.startswith(b"kept-")}
+    await answer(send, repr(sorted(found)))
+"""
+    )
+    server = serve(app=app)
+    for headers in (
+        {"Cookie": "kept-cookie", "Accept": "text/plain"},
+        {"Authorization": "kept-authorization", "Accept": "text/plain"},
+        {"Accept": "kept-accept"},
+    ):
+        for _ in range(3):
+            assert server.get("/", headers=headers).body == b"Hello, world!"
+    assert server.get("/look").body == b"[b'kept-accept']"
+
+
 # --- Files ------------------------------------------------------------------------------------
 
 FILES = (
