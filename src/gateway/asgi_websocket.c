@@ -497,9 +497,7 @@ void pn__asgi_ws_settle(struct pn__channel *c, bool failed)
 {
     struct pn_ws *ws = c->ws;
     c->ws = NULL;
-    if (c->cut)
-        pn_ws_close(ws, PN_WS_STATUS_RESTART, PN_STR_NONE);
-    else if (failed)
+    if (failed) /* before the server's end, which has closed it */
         pn_ws_close(ws, PN_WS_STATUS_INTERNAL, PN_STR_NONE);
     pn_ws_release(ws); /* closes what is open */
     pn__asgi_release_exchange(c);

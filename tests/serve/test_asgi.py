@@ -276,6 +276,7 @@ ORDER = {
     ),
     "after": ("await answer(send, 'x'); await body(send)", 200, "after response already completed"),
     "dict": ("await send(1)", 500, "an ASGI message must be a dict"),
+    "listed": ("await start(send); await body(send, [1, 2])", 0, "body must be bytes, not list"),
 }
 
 

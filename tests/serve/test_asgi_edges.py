@@ -269,7 +269,7 @@ async def threads(scope, receive, send):
         thread = threading.Thread(target=step, args=(call(), said))
         thread.start()
         thread.join()
-        await asyncio.to_thread(step, call(), said)
+        await pelton.to_core(step, call(), said)
     await answer(send, "\\n".join(said))
 
 async def again(scope, receive, send):

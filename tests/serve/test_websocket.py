@@ -349,6 +349,35 @@ async def early(scope, receive, send):
     assert info.value.response.status_code == 500
 
 
+def test_who_waits_hears_of_our_own_end(serve: Serve, kind: tuple[str, ...]) -> None:
+    """Whatever the client does: this one says nothing."""
+    app = (
+        HEAD
+        + """
+async def both(scope, receive, send):
+    await hold(receive)
+    await accept(send)
+    waits = asyncio.create_task(end(receive))
+    await asyncio.sleep(0)
+    await send({"type": "websocket.close", "code": 3456})
+    await waits
+
+async def neither(scope, receive, send):
+    await hold(receive)
+    waits = asyncio.create_task(end(receive))
+    await asyncio.sleep(0)
+    await send({"type": "websocket.close"})
+    await waits
+"""
+    )
+    server = serve(*kind, app=app)
+    with Raw(server, "both"):
+        assert said(server, "end 3456") == "end 3456 "
+    with server.connect() as sock:
+        sock.sendall(HANDSHAKE % b"neither")
+        assert said(server, "end 1006") == "end 1006 "
+
+
 def test_client_cut(serve: Serve, kind: tuple[str, ...]) -> None:
     server = serve(*kind, app=HEAD)
     with Raw(server, "silent"):
@@ -389,6 +418,8 @@ async def wrong(scope, receive, send):
     await attempt(send, "9", type="websocket.send", text=b"x")
     await attempt(send, "10", type="websocket.send", bytes="x")
     await attempt(send, "11", type="websocket.close", code=1006)
+    await attempt(send, "11a", type="websocket.close", code=5000)
+    await attempt(send, "11b", type="websocket.close", code=2**32 + 1000)
     await attempt(send, "12", type="websocket.close", reason="x" * 124)
     await send({"type": "websocket.close"})
     await attempt(send, "13", type="websocket.send", text="x")
@@ -425,6 +456,8 @@ async def left(scope, receive, send):
         "9 TypeError websocket.send: text must be str, not bytes",
         "10 TypeError websocket.send: bytes must be bytes, not str",
         "11 ValueError websocket.close: 1006 is no code that may be sent",
+        "11a ValueError websocket.close: 5000 is no code that may be sent",
+        "11b ValueError websocket.close: 4294968296 is no code that may be sent",
         "12 ValueError websocket.close: reason is 124 bytes long, more than 123",
         "13 RuntimeError Unexpected ASGI message 'websocket.send' sent, after the WebSocket was "
         "closed or refused by the application.",
