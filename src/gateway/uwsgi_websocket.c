@@ -117,7 +117,7 @@ static int shake_hands(struct pn__request *r, struct pn_str protocol)
         .accept = accept, .subprotocol = protocol, .news = on_news, .owner = r};
     int rc = -EPIPE;
     pn_core_leave_app(r->core);
-    bool asked = r->gw->websockets && !r->head_sent && r->x->state == PN_EXCHANGE_RECEIVED &&
+    bool asked = r->gw->websockets && r->x->state == PN_EXCHANGE_RECEIVED &&
                  pn_ws_handshake_check(r->x, key) == PN_WS_ASKED;
     pn_core_enter_app(r->core);
     if (!asked) {

@@ -11,7 +11,7 @@ import pytest
 from harness import CARRIERS, SLOW, Server, wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-from wsraw import NO_ANSWER, PINGS, Raw
+from wsraw import HANDSHAKE, NO_ANSWER, PINGS, Raw
 
 Serve = Callable[..., Server]
 ONE_AT_A_TIME = "a WebSocket keeps this worker from all other requests"
@@ -56,6 +56,27 @@ def crashes(environ):
     uwsgi.websocket_handshake()
     raise ValueError("on purpose")
 
+def computes(environ):
+    uwsgi.websocket_handshake()
+    uwsgi.websocket_send("computes")
+    while True:
+        sum(range(100))
+
+def refused():
+    try:
+        uwsgi.websocket_handshake()
+    except OSError as e:
+        return str(e).encode()
+
+def twice(environ):
+    uwsgi.websocket_handshake()
+    uwsgi.websocket_send(refused())
+
+def late(start_response):
+    write = start_response("200 OK", [("Content-Type", "text/plain"), ("Connection", "close")])
+    write(b"begun, ")
+    return [refused()]
+
 def flood(environ):
     uwsgi.websocket_handshake()
     for i in range(300):
@@ -73,6 +94,8 @@ def errors(environ):
 
 def application(environ, start_response):
     name = environ["PATH_INFO"].strip("/")
+    if name == "late":
+        return late(start_response)
     result = globals()[name](environ) if name else None
     if result is None:
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -165,6 +188,15 @@ def test_errors(server: Server) -> None:
     ]
 
 
+def test_handshakes_that_come_too_late(server: Server) -> None:
+    with client(server, "/twice") as ws:
+        assert ws.recv(timeout=20 * SLOW) == "unable to complete websocket handshake"
+    answer = server.raw(HANDSHAKE % b"late")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"begun, " in answer
+    assert b"unable to complete websocket handshake" in answer
+
+
 @pytest.mark.parametrize("carrier", CARRIERS)
 def test_pings(serve: Serve, carrier: str) -> None:
     server = serve(*CARRIERS[carrier], *PINGS, app=APP)
@@ -197,6 +229,18 @@ def test_server_stops(serve: Serve, carrier: str) -> None:
     with client(server, "/echo") as ws:
         ws.send("x")
         ws.recv(timeout=20 * SLOW)
+        server.kill(signal.SIGTERM)
+        assert closed(ws) == 1012
+    server.wait()
+
+
+@pytest.mark.parametrize("carrier", ["threads", "fibers"])
+def test_server_stops_beside_one_that_computes(serve: Serve, carrier: str) -> None:
+    """Its end is no failure of the application's, also where nobody else could say so before."""
+    server = serve(*CARRIERS[carrier], "--shutdown-timeout", "0.3", app=APP)
+    server.expect_log("is cut before the end", required=False)
+    with client(server, "/computes") as ws:
+        assert ws.recv(timeout=20 * SLOW) == "computes"
         server.kill(signal.SIGTERM)
         assert closed(ws) == 1012
     server.wait()
