@@ -253,3 +253,14 @@ def test_what_is_just_within_the_bounds(serve: Serve) -> None:
     ]
     answers = parse_responses(server.raw(b"".join(requests) + LAST))
     assert [answer.status for answer in answers] == [200] * 6
+
+
+def test_no_limit_of_bodies(serve: Serve) -> None:
+    """Said by 0, as uWSGI has it."""
+    server = serve("--limit-post", 0, app=ECHO)
+    assert server.request("/upper", "POST", body=b"x" * 200_000).body == b"X" * 200_000
+    chunked = (
+        b"POST /upper HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+    )
+    (answer,) = parse_responses(server.raw(chunked + b"\r\n3\r\nabc\r\n0\r\n\r\n"))
+    assert answer.body == b"ABC"
