@@ -12,6 +12,7 @@
 
 #include "base/bounds.h"
 #include "base/clock.h"
+#include "wait/fds.h"
 #include "wait/processes.h"
 
 /* Until one of SET is pending; READY may be stale. FD < 0: no signalfd could be made, looks every 20 ms. */
@@ -46,7 +47,7 @@ static int take_fiber(struct pn_core *core, const sigset_t *set, siginfo_t *info
     return r;
 }
 
-/* EAGAIN: the time is over, or the wait was cut. */
+/* EAGAIN: the time is over, or the wait was cut; ETIMEDOUT: cut, and no time was given. */
 static int take_any(const sigset_t *set, siginfo_t *info, const struct timespec *span)
 {
     const struct timespec none = {0, 0};
@@ -72,6 +73,8 @@ static int take_any(const sigset_t *set, siginfo_t *info, const struct timespec 
     }
     if (r >= 0)
         errno = saved;
+    else if (!span && errno == EAGAIN)
+        errno = pn__fd_failure(core, PN_WAIT_CUT); /* none but a cut ends it so */
     return r;
 }
 

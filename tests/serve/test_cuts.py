@@ -16,7 +16,7 @@ from harness import SLOW, Server, wait_until
 Serve = Callable[..., Server]
 
 APP = """
-import _thread, os, select, socket, ssl, subprocess, threading, time
+import _thread, os, select, signal, socket, ssl, subprocess, threading, time
 
 LONG = 90
 shared, cuts = threading.Lock(), []
@@ -74,6 +74,10 @@ def child():
     process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.wait()
 
+def sigwait():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMAX])
+    signal.sigwait([signal.SIGRTMAX])
+
 def lock():
     # Its holder is cut, and so lets it go; a wait for a lock is not cut itself.
     with shared:
@@ -128,7 +132,7 @@ def application(environ, start_response):
 
 WAITS = "sleep watch poll epoll lock lock".split()
 # What these wait for they would return: they fail, as if their time were over.
-FAILING = "recv recv_timeout send accept read tls child".split()
+FAILING = "recv recv_timeout send accept read tls child sigwait".split()
 
 
 @pytest.fixture(params=[("--threads", "16"), ("--async", "16")], ids=["threads", "fibers"])
