@@ -56,6 +56,16 @@ def crashes(environ):
     uwsgi.websocket_handshake()
     raise ValueError("on purpose")
 
+def no_text(environ):
+    uwsgi.websocket_handshake()
+    for bad in (b"\\xff", b"gr\\xc3", 5):
+        try:
+            uwsgi.websocket_send(bad)
+        except (ValueError, TypeError) as e:
+            uwsgi.websocket_send(f"{type(e).__name__} {e}")
+    uwsgi.websocket_send(b"gr\\xc3\\xbc")
+    uwsgi.websocket_send_binary(b"\\xff")
+
 def computes(environ):
     uwsgi.websocket_handshake()
     uwsgi.websocket_send("computes")
@@ -186,6 +196,15 @@ def test_errors(server: Server) -> None:
         "uwsgi.websocket_recv_nb: websocket_handshake comes first",
         "unable to complete websocket handshake",
     ]
+
+
+def test_bytes_that_are_no_text(server: Server) -> None:
+    with client(server, "/no_text") as ws:
+        got = [ws.recv(timeout=20 * SLOW) for _ in range(5)]
+        assert closed(ws) == 1000
+    bad = "ValueError websocket_send sends text: these bytes are not UTF-8, "
+    bad += "websocket_send_binary sends them"
+    assert got == [bad, bad, "TypeError str or bytes expected, not int", "gr\u00fc", b"\xff"]
 
 
 def test_handshakes_that_come_too_late(server: Server) -> None:

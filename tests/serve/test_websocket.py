@@ -290,6 +290,10 @@ async def custom(scope, receive, send):
                 "headers": [(b"x-why", b"tea")]})
     await send({"type": "websocket.http.response.body", "body": b"short ", "more_body": True})
     await send({"type": "websocket.http.response.body", "body": b"and stout"})
+    try:
+        await send({"type": "websocket.http.response.body", "body": b"and more"})
+    except RuntimeError as exc:
+        say("more:", exc)
     say("custom", (await receive())["type"])
 """
     )
@@ -304,6 +308,7 @@ async def custom(scope, receive, send):
     assert info.value.response.headers["x-why"] == "tea"
     assert info.value.response.body == b"short and stout"
     assert said(server, "custom") == "custom websocket.disconnect"
+    assert said(server, "more:").endswith("was closed or refused by the application.")
     server = serve("--no-asgi-websocket-response", app=app)
     server.expect_log("Expected ASGI message 'websocket.accept'")
     with pytest.raises(InvalidStatus) as info, client(server, "/custom"):
