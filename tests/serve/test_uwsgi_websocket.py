@@ -17,7 +17,7 @@ Serve = Callable[..., Server]
 ONE_AT_A_TIME = "a WebSocket keeps this worker from all other requests"
 
 APP = """
-import time, uwsgi
+import os, time, uwsgi
 
 words = []
 
@@ -65,6 +65,12 @@ def no_text(environ):
             uwsgi.websocket_send(f"{type(e).__name__} {e}")
     uwsgi.websocket_send(b"gr\\xc3\\xbc")
     uwsgi.websocket_send_binary(b"\\xff")
+
+def held(environ):
+    uwsgi.websocket_handshake()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    uwsgi.websocket_send("behind pongs")
 
 def computes(environ):
     uwsgi.websocket_handshake()
@@ -263,3 +269,20 @@ def test_server_stops_beside_one_that_computes(serve: Serve, carrier: str) -> No
         server.kill(signal.SIGTERM)
         assert closed(ws) == 1012
     server.wait()
+
+
+@pytest.mark.parametrize("carrier", ["threads", "fibers"])
+def test_a_message_behind_pongs_that_nobody_takes(serve: Serve, carrier: str) -> None:
+    server = serve(*CARRIERS[carrier], app=APP)
+    with Raw(server, "held") as raw:
+        raw.sock.settimeout(0.5)
+        ping = b"\x89\xfd\0\0\0\0" + b"p" * 125
+        with contextlib.suppress(TimeoutError):
+            while True:  # until the server does not read any more
+                raw.sock.sendall(ping * 1000)
+        server.write("go", "")
+        raw.sock.settimeout(20 * SLOW)
+        frame = raw.frame()
+        while frame == (0x8A, b"p" * 125):
+            frame = raw.frame()
+        assert frame == (0x81, b"behind pongs")
