@@ -22,6 +22,21 @@ from pelton._transport import TransportBase, described
 
 __all__ = ["Loop"]
 
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+
+def _family_of(host):
+    """Of a numeric address; None: it has to be looked up."""
+    if type(host) is not str or not (host[-1:].isdigit() or ":" in host):
+        return None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        return None
+    return family
+
+
 _ACCEPTED = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 _source_arguments = format_helpers._format_callback_source.__kwdefaults__ or {}
@@ -97,10 +112,8 @@ class _Transports(weakref.WeakValueDictionary):
             found._leave_table()
 
     def get(self, fd, default=None):
-        try:
-            return self[fd]
-        except KeyError:
-            return default
+        found = self._loop._transport_of(fd) if self._loop is not None else None
+        return super().get(fd, default) if found is None else found
 
     def __contains__(self, fd):
         return self.get(fd) is not None
@@ -121,6 +134,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     _slow_sock_recv_into = asyncio.SelectorEventLoop.sock_recv_into
     _slow_sock_sendall = asyncio.SelectorEventLoop.sock_sendall
     _slow_sock_accept = asyncio.SelectorEventLoop.sock_accept
+    _slow_sock_connect = asyncio.SelectorEventLoop.sock_connect
     _slow_sock_recvfrom = asyncio.SelectorEventLoop.sock_recvfrom
     _slow_sock_recvfrom_into = asyncio.SelectorEventLoop.sock_recvfrom_into
     _slow_sock_sendto = asyncio.SelectorEventLoop.sock_sendto
@@ -163,6 +177,30 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
         if self._csock is None:
             super()._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
+
+    async def create_connection(self, protocol_factory, host=None, port=None, **options):
+        """Connect to a host and port, or take a connected socket; a transport and a protocol."""
+        family = _family_of(host) if type(port) is int and not options else None
+        replaced = (
+            base_events.socket is not socket
+        )  # for asyncio, by whoever wants to see its calls
+        if family is None or replaced or self.get_debug():
+            return await super().create_connection(protocol_factory, host, port, **options)
+        sock = socket.socket(family, _STREAM, socket.IPPROTO_TCP)
+        try:
+            await self.sock_connect(sock, (host, port))
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_socket_transport(sock, protocol, waiter)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
 
     # Servers: see aio_accept.h.
 
@@ -209,6 +247,11 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
 
     # Transports of stream sockets. What only looks like a socket brings methods of its own, which
     # asyncio's own transport calls.
+
+    def _ensure_fd_no_transport(self, fd):
+        if isinstance(fd, socket.socket) and self._transports.get(fd.fileno()) is None:
+            return  # as it is nearly always; asyncio's own way is by an exception
+        super()._ensure_fd_no_transport(fd)
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         if not issubclass(type(sock), socket.socket):

@@ -623,6 +623,7 @@ static PyMethodDef methods[] = {
     {"sock_recv_into", FASTCALL(pn__sock_recv_into), KW, "Receive into a buffer."},
     {"sock_sendall", FASTCALL(pn__sock_sendall), KW, "Send all of the data."},
     {"sock_accept", FASTCALL(pn__sock_accept), KW, "Accept a connection."},
+    {"sock_connect", FASTCALL(pn__sock_connect), KW, "Connect to an address."},
     {"sock_recvfrom", FASTCALL(pn__sock_recvfrom), KW, "Receive a datagram and its sender."},
     {"sock_recvfrom_into", FASTCALL(pn__sock_recvfrom_into), KW, "The same, into a buffer."},
     {"sock_sendto", FASTCALL(pn__sock_sendto), KW, "Send a datagram to an address."},

@@ -2,7 +2,9 @@
 /* The awaitables of sock_recv and its kin. See aio_sock.h. */
 #include "gateway/aio_sock.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/mem.h"
@@ -319,6 +321,48 @@ static enum outcome try_accept(struct sock_call *c, PyObject **result)
     return FAILED;
 }
 
+/* ERROR, an errno, with the text that asyncio gives it: NULL is the system's own. */
+static PN_COLD enum outcome refused(struct sock_call *c, int error, bool late)
+{
+    PyObject *address = PyTuple_GET_ITEM(c->arg, 0);
+    PyObject *text = late ? PyUnicode_FromFormat("Connect call failed %S", address)
+                          : PyUnicode_FromString(strerror(error));
+    PyObject *exc = text ? PyObject_CallFunction(PyExc_OSError, "iO", error, text) : NULL;
+    if (exc)
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_XDECREF(exc);
+    Py_XDECREF(text);
+    return FAILED;
+}
+
+/* connect_ex() begins, SO_ERROR tells how it has ended (connect(2)). A unix socket whose server's backlog is full says
+ * EAGAIN, and nothing tells when there is room. */
+static enum outcome try_connect(struct sock_call *c, PyObject **result)
+{
+    bool late = c->sent > 0;
+    int error = 0;
+    if (!late) {
+        PyObject *number = PyObject_CallObject(c->method, c->arg);
+        error = number ? (int)PyLong_AsLong(number) : -1;
+        Py_XDECREF(number);
+        c->sent = 1;
+        if (error == -1 && PyErr_Occurred())
+            return FAILED;
+    } else {
+        socklen_t size = sizeof error;
+        int fd = number_of(c);
+        if (fd < 0)
+            return FAILED;
+        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+            error = errno;
+    }
+    if (error == 0)
+        return found(Py_NewRef(Py_None), result);
+    if (!late && (error == EINPROGRESS || error == EINTR))
+        return AGAIN;
+    return refused(c, error, late);
+}
+
 /* --- Steps ------------------------------------------------------------------------------------- */
 
 /* Tries until it is done, or has a future to yield. The caller has a reference to C. */
@@ -608,6 +652,39 @@ PyObject *pn__sock_accept(PyObject *loop, PyObject *const *args, Py_ssize_t n, P
     if (n != 1 || names || !usable((struct pn__aio *)loop, args[0]))
         return slowly(loop, "_slow_sock_accept", args, n, names);
     return make_by_method(loop, try_accept, EPOLLIN, "accept", args, n);
+}
+
+/* Whether nothing has to be looked up in ADDRESS, which SOCK of such a family can take as it is. */
+static bool is_resolved(PyObject *sock, PyObject *address)
+{
+    int family = 0;
+    socklen_t size = sizeof family;
+    struct in6_addr in;
+    int fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0)
+        return false;
+    if (family != AF_INET && family != AF_INET6)
+        return family == AF_UNIX;
+    if (!PyTuple_Check(address) || PyTuple_GET_SIZE(address) < 2 ||
+        !PyUnicode_Check(PyTuple_GET_ITEM(address, 0)) ||
+        !PyLong_Check(PyTuple_GET_ITEM(address, 1)))
+        return false;
+    const char *host = PyUnicode_AsUTF8(PyTuple_GET_ITEM(address, 0));
+    if (!host)
+        PyErr_Clear();
+    return host && inet_pton(family, host, &in) == 1;
+}
+
+PyObject *pn__sock_connect(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names)
+{
+    if (n != 2 || names || !usable((struct pn__aio *)loop, args[0]) ||
+        !is_resolved(args[0], args[1]))
+        return slowly(loop, "_slow_sock_connect", args, n, names);
+    return make_by_method(loop, try_connect, EPOLLOUT, "connect_ex", args, n);
 }
 
 PyObject *pn__sock_recvfrom(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names)

@@ -11,7 +11,7 @@
  * Who waits stands in aio->sock_waits, which owns a reference. A wake may be stale: the call is tried again. What
  * is received is received when the task runs, so that a cancelled task has not taken anything.
  *
- * Debug mode, other classes than socket.socket (ssl's), and a loop that is not bound yet: asyncio's own
+ * Debug mode, names that have to be looked up, other classes than socket.socket (ssl's), and a loop that is not bound yet: asyncio's own
  * coroutines do it (LoopCore's subclass has them as _slow_sock_recv and so on). */
 #pragma once
 
@@ -24,6 +24,7 @@ PyObject *pn__sock_recv(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyO
 PyObject *pn__sock_recv_into(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *pn__sock_sendall(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *pn__sock_accept(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *pn__sock_connect(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *pn__sock_recvfrom(PyObject *loop, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *pn__sock_recvfrom_into(PyObject *loop, PyObject *const *args, Py_ssize_t n,
                                  PyObject *names);
