@@ -181,9 +181,8 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     async def create_connection(self, protocol_factory, host=None, port=None, **options):
         """Connect to a host and port, or take a connected socket; a transport and a protocol."""
         family = _family_of(host) if type(port) is int and not options else None
-        replaced = (
-            base_events.socket is not socket
-        )  # for asyncio, by whoever wants to see its calls
+        # In asyncio, by whoever wants to see its calls.
+        replaced = base_events.socket is not socket
         if family is None or replaced or self.get_debug():
             return await super().create_connection(protocol_factory, host, port, **options)
         sock = socket.socket(family, _STREAM, socket.IPPROTO_TCP)
