@@ -248,7 +248,7 @@ class Loop(LoopCore, asyncio.SelectorEventLoop):
     # asyncio's own transport calls.
 
     def _ensure_fd_no_transport(self, fd):
-        if isinstance(fd, socket.socket) and self._transports.get(fd.fileno()) is None:
+        if type(fd) is socket.socket and self._transports.get(fd.fileno()) is None:
             return  # as it is nearly always; asyncio's own way is by an exception
         super()._ensure_fd_no_transport(fd)
 

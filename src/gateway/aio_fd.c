@@ -3,6 +3,7 @@
  * (sockets, pipes, subprocesses) calls. Each fd has two level-triggered watches; a ready one puts its handle
  * in the ready queue, once, however often the loop reports it before the callback runs. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "gateway/aio_sock.h"
@@ -322,10 +323,9 @@ static void drop_end(struct pn__aio *aio, struct pn__aio_end *end, struct pn__ha
 
 PyObject *pn__aio_transport_of(PyObject *self, PyObject *fd)
 {
-    int n = PyObject_AsFileDescriptor(fd);
-    if (n < 0)
-        return NULL;
-    const struct pn__aio_fd *e = entry_of((struct pn__aio *)self, n);
+    int overflow;
+    long n = PyLong_Check(fd) ? PyLong_AsLongAndOverflow(fd, &overflow) : -1;
+    const struct pn__aio_fd *e = n <= INT_MAX ? entry_of((struct pn__aio *)self, (int)n) : NULL;
     return Py_NewRef(e && e->transport ? e->transport : Py_None);
 }
 

@@ -285,7 +285,7 @@ PyObject *pn__aio_remove_writer(PyObject *self, PyObject *fd);
 PyObject *pn__aio_watched(PyObject *self, PyObject *fd);
 /* A list of (fd, reader or None, writer or None). */
 PyObject *pn__aio_watched_all(PyObject *self, PyObject *unused);
-/* The transport in C of the descriptor FD, an int; None: it has none. */
+/* The transport in C of the descriptor FD; None: it has none, or is no descriptor. */
 PyObject *pn__aio_transport_of(PyObject *self, PyObject *fd);
 /* From now on it is T, which takes itself off again before it is gone. 0 or -1. */
 int pn__aio_set_transport(struct pn__aio *aio, int fd, PyObject *t);
