@@ -325,7 +325,8 @@ PyObject *pn__aio_transport_of(PyObject *self, PyObject *fd)
 {
     int overflow;
     long n = PyLong_Check(fd) ? PyLong_AsLongAndOverflow(fd, &overflow) : -1;
-    const struct pn__aio_fd *e = n <= INT_MAX ? entry_of((struct pn__aio *)self, (int)n) : NULL;
+    const struct pn__aio_fd *e =
+        n >= 0 && n <= INT_MAX ? entry_of((struct pn__aio *)self, (int)n) : NULL;
     return Py_NewRef(e && e->transport ? e->transport : Py_None);
 }
 

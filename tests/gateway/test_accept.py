@@ -362,7 +362,7 @@ def test_its_descriptor_is_the_transports():
             assert loop._transports[fd] is transport
             assert loop._transports.get(fd) is transport
             assert fd in loop._transports
-            for other in (-1, 1 << 70, "fd", None):
+            for other in (-1, fd - (1 << 32), 1 << 70, "fd", None):
                 assert other not in loop._transports
                 assert loop._transports.get(other) is None
             with raising(RuntimeError, "is used by transport"):
