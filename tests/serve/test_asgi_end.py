@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
@@ -159,3 +160,114 @@ def test_a_websocket_whose_task_goes_on(serve: Serve, kind: tuple[str, ...], ans
         assert not raw.more()
     assert server.wait() == 0
     assert len(re.findall("^not yet$", server.log, re.MULTILINE)) >= 2
+
+
+def test_who_comes_behind_an_exit_is_served(serve: Serve) -> None:
+    """The first ends the server; the second was in the same turn, and has the grace time."""
+    app = BLOCKS + "\nasync def leaves(scope, receive, send):\n    raise SystemExit(3)\n"
+    server = serve(app=app)
+    server.expect_log(r"a callback raised SystemExit\(3\): the server stops")
+    server.expect_log(r"\[error\]|Traceback", required=False)
+    socks = [ask(server, "/blocks")]
+    server.wait_log("^blocks$")
+    socks += [ask(server, "/leaves"), ask(server, "/waits")]
+    time.sleep(0.1)  # both are read
+    server.write("go", "")
+    bodies = [parse_responses(until_end(sock))[0].body for sock in socks]
+    assert (bodies[0], bodies[2]) == (b"blocked", b"waited")
+    assert server.wait() == 0
+
+
+# --- Lifespan ---------------------------------------------------------------------------------
+
+LIFESPAN = """
+import asyncio, sys
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr(scope.get("state")).encode()})
+
+async def raises(text):
+    try:
+        await asyncio.sleep(600)
+    finally:
+        raise ValueError(text)
+"""
+
+
+def test_a_lifespan_in_the_wrong_order(serve: Serve) -> None:
+    app = (
+        LIFESPAN
+        + """
+async def lifespan(receive, send):
+    for kind in ("shutdown.complete", "shutdown.failed", "startup.begun", "other"):
+        try:
+            await send({"type": "lifespan." + kind})
+        except RuntimeError as exc:
+            print("refused", exc, flush=True)
+    await send({"type": "lifespan.startup.complete"})
+    await asyncio.sleep(0)
+    assert [(await receive())["type"] for _ in range(2)] == [
+        "lifespan.startup", "lifespan.shutdown"]
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+    )
+    server = serve(app=app)
+    assert server.get().body == b"{}"
+    assert server.stop() == 0
+    assert server.log.count("refused Unexpected ASGI message 'lifespan.") == 4
+
+
+def test_a_lifespan_that_fails_has_none(serve: Serve) -> None:
+    """Where nobody has said that there is one; but it is said, since it knew the protocol."""
+    app = (
+        LIFESPAN
+        + """
+async def lifespan(receive, send):
+    await receive()
+    raise ValueError("no db")
+"""
+    )
+    server = serve(app=app)
+    server.expect_log("ValueError: no db")
+    assert server.get().body == b"None"
+    assert "the application failed at its start-up, and has no lifespan" in server.log
+
+
+def test_a_shutdown_that_takes_too_long(serve: Serve, kind: tuple[str, ...]) -> None:
+    app = (
+        LIFESPAN
+        + """
+async def lifespan(receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await asyncio.sleep(600)
+"""
+    )
+    server = serve(*kind, "--shutdown-timeout", "0.3", app=app)
+    server.expect_log("the application's shutdown took longer than ")
+    assert server.get().body == b"{}"
+    assert server.stop() == 0
+
+
+def test_what_a_task_raises_at_the_end_is_said(serve: Serve, kind: tuple[str, ...]) -> None:
+    app = (
+        LIFESPAN
+        + """
+async def lifespan(receive, send):
+    await receive()
+    global kept
+    kept = asyncio.create_task(raises("at the end"))
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+    )
+    server = serve(*kind, app=app)
+    server.expect_log("ValueError: at the end")
+    assert server.get().body == b"{}"
+    assert server.stop() == 0
+    assert "unhandled exception while the server ended" in server.log
