@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import tempfile
+import tracemalloc
 
 if os.environ.get("PELTON_GWTEST"):
     sys.path.insert(0, os.environ["PELTON_GWTEST"])
@@ -32,6 +33,21 @@ def collect():
     twice fills it for long."""
     gc.collect()
     sys._clear_type_cache()
+
+
+async def leaves_nothing(turn, count, each):
+    """``await turn(count)`` again and again: no objects more, and less than EACH bytes a time."""
+    await turn(count)
+    tracemalloc.start()
+    await turn(count)
+    objects, grown = len(gc.get_objects()), []
+    for _ in range(3):
+        begun = tracemalloc.get_traced_memory()[0]
+        await turn(count)
+        grown.append(tracemalloc.get_traced_memory()[0] - begun)
+    tracemalloc.stop()
+    assert abs(len(gc.get_objects()) - objects) < 20, (len(gc.get_objects()), objects)
+    assert min(grown) < count * each, grown
 
 
 inside = _gwtest.inside

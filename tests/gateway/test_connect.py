@@ -9,10 +9,9 @@ import gc
 import os
 import socket
 import tempfile
-import tracemalloc
 import warnings
 
-from gwharness import collect, raising
+from gwharness import collect, leaves_nothing, raising
 from protocols import Seen
 from test_loop import Loop, run
 from tlsharness import alike
@@ -258,17 +257,9 @@ def test_nothing_is_left():
             collect()
 
         count = min(ROUNDS, 200)
-        tracemalloc.start()
-        await turn(count)
-        objects, grown = len(gc.get_objects()), []
+        await turn(1)
         files = len(os.listdir("/proc/self/fd"))
-        for _ in range(3):
-            begun = tracemalloc.get_traced_memory()[0]
-            await turn(count)
-            grown.append(tracemalloc.get_traced_memory()[0] - begun)
-        tracemalloc.stop()
-        assert abs(len(gc.get_objects()) - objects) < 20, (len(gc.get_objects()), objects)
-        assert min(grown) < count * 40, grown
+        await leaves_nothing(turn, count, 40)
         assert len(os.listdir("/proc/self/fd")) == files
         listener.close()
 

@@ -9,10 +9,9 @@ import gc
 import os
 import socket
 import sys
-import tracemalloc
 import weakref
 
-from gwharness import collect, raising
+from gwharness import collect, leaves_nothing, raising
 from test_loop import Loop, run
 
 ROUNDS = int(os.environ.get("PELTON_LEAK_ROUNDS", "300"))
@@ -252,17 +251,7 @@ def test_calls_leave_nothing():
                 await asyncio.wait([lost])
             collect()
 
-        await turn(ROUNDS)
-        tracemalloc.start()
-        await turn(ROUNDS)
-        objects, grown = len(gc.get_objects()), []
-        for _ in range(3):
-            begun = tracemalloc.get_traced_memory()[0]
-            await turn(ROUNDS)
-            grown.append(tracemalloc.get_traced_memory()[0] - begun)
-        tracemalloc.stop()
-        assert abs(len(gc.get_objects()) - objects) < 20, (len(gc.get_objects()), objects)
-        assert min(grown) < ROUNDS * 8, grown
+        await leaves_nothing(turn, ROUNDS, 8)
         here.close()
         there.close()
 

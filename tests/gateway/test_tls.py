@@ -14,11 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 import warnings
 import weakref
 
-from gwharness import collect, raising
+from gwharness import collect, leaves_nothing, raising
 from test_loop import Loop, run
 from tlsharness import (
     Buffered,
@@ -657,17 +656,7 @@ def test_connections_leave_nothing():
             collect()
 
         count = max(ROUNDS // 10, 12)
-        await turn(count)
-        tracemalloc.start()
-        await turn(count)
-        objects, grown = len(gc.get_objects()), []
-        for _ in range(3):
-            begun = tracemalloc.get_traced_memory()[0]
-            await turn(count)
-            grown.append(tracemalloc.get_traced_memory()[0] - begun)
-        tracemalloc.stop()
-        assert abs(len(gc.get_objects()) - objects) < 20, (len(gc.get_objects()), objects)
-        assert min(grown) < count * 100, grown
+        await leaves_nothing(turn, count, 100)
         kinds = [o for o in gc.get_objects() if isinstance(o, asyncio.Transport)]
         assert not kinds, kinds
         server.close()

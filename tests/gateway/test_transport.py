@@ -10,11 +10,10 @@ import gc
 import os
 import socket
 import sys
-import tracemalloc
 import warnings
 import weakref
 
-from gwharness import collect, raising
+from gwharness import collect, leaves_nothing, raising
 from protocols import Seen
 from test_loop import Loop, run
 
@@ -568,17 +567,7 @@ def test_connections_leave_nothing():
         if not hasattr(server, "_active_count"):
             type(server)._active_count = property(lambda self: len(self._clients))
         count = max(ROUNDS // 4, 20)
-        await turn(count)
-        tracemalloc.start()
-        await turn(count)
-        objects, grown = len(gc.get_objects()), []
-        for _ in range(3):
-            begun = tracemalloc.get_traced_memory()[0]
-            await turn(count)
-            grown.append(tracemalloc.get_traced_memory()[0] - begun)
-        tracemalloc.stop()
-        assert abs(len(gc.get_objects()) - objects) < 20, (len(gc.get_objects()), objects)
-        assert min(grown) < count * 40, grown  # a lost transport has some hundred bytes
+        await leaves_nothing(turn, count, 40)  # a lost transport has some hundred bytes
         kinds = [o for o in gc.get_objects() if isinstance(o, asyncio.Transport)]
         assert not kinds, kinds
         server.close()
