@@ -180,8 +180,10 @@ static PyObject *make_task(struct pn__aio *aio, PyObject *type, PyObject *args, 
 void pn_aio_home_drop_task(struct pn_aio_home *home, struct _object *type, struct _object *task)
 {
     struct pn__aio *aio = (struct pn__aio *)pn_aio_home_loop(home);
+    /* 3.11's own Task is no heap type: what somebody has put in its place may have a __del__. */
     if (PN_PYCOMPAT_EAGER_TASKS || Py_REFCNT(task) != 1 || pn_pycompat_has_weakrefs(task) ||
-        !Py_IS_TYPE(task, (PyTypeObject *)type)) {
+        !Py_IS_TYPE(task, (PyTypeObject *)type) ||
+        PyType_HasFeature((PyTypeObject *)type, Py_TPFLAGS_HEAPTYPE)) {
         Py_DECREF(task);
         return;
     }

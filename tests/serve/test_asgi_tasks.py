@@ -197,6 +197,31 @@ async def plain(scope, receive, send):
     assert ask(server, "plain", 3) == [repr([{}, "pelton-request", 0])] * 3
 
 
+def test_a_task_class_of_somebody_elses(serve: Serve, kind: tuple[str, ...]) -> None:
+    """What stands as asyncio.Task when the server starts is the class of requests' tasks."""
+    app = (
+        HEAD
+        + """
+class Counted(asyncio.Task):
+    def __init__(self, *args, **named):
+        self.inits = getattr(self, "inits", 0) + 1
+        super().__init__(*args, **named)
+    def __del__(self):
+        kept.append(self.inits)
+        super().__del__()
+
+asyncio.Task = Counted
+
+async def counted(scope, receive, send):
+    task = asyncio.current_task()
+    await answer(send, [type(task).__name__, task.inits])
+"""
+    )
+    server = serve(*kind, app=app)
+    assert ask(server, "counted", 3) == ["['Counted', 1]"] * 3
+    assert ask(server, "seen")[0].startswith("[1, 1, 1")
+
+
 def test_nothing_of_a_request_outlives_it(serve: Serve, kind: tuple[str, ...]) -> None:
     """What an application puts into its context, or returns, or raises, goes with the request."""
     app = (
