@@ -40,15 +40,20 @@ async def outcome(awaitable):
         return type(exc).__name__, getattr(exc, "errno", None), str(exc)
 
 
+def listeners():
+    """One of each family that the machine has."""
+    for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+        try:
+            yield socket.create_server((host, 0), family=family)
+        except OSError:
+            continue  # without IPv6
+
+
 def test_sock_connect():
     async def main(loop):
         found = []
-        for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
-            try:
-                listener = socket.create_server((host, 0), family=family)
-            except OSError:
-                continue  # a machine without IPv6
-            with listener, plain(family) as sock:
+        for listener in listeners():
+            with listener, plain(listener.family) as sock:
                 assert await loop.sock_connect(sock, listener.getsockname()) is None
                 peer, _ = listener.accept()
                 with peer:
@@ -154,11 +159,7 @@ def test_cancelled():
 def test_create_connection_to_an_address():
     async def main(loop):
         found = []
-        for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
-            try:
-                listener = socket.create_server((host, 0), family=family)
-            except OSError:
-                continue
+        for listener in listeners():
             with listener:
                 address = listener.getsockname()
                 transport, protocol = await loop.create_connection(Seen, *address[:2])

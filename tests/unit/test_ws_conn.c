@@ -320,17 +320,25 @@ static void test_close_and_nonsense(void **state)
     assert_int_equal(pn_ws_server_connections(t.server), 0);
 }
 
+static char much[100000];
+
+/* Opens a connection and sends MUCH to a peer that takes hardly any of it: how often it was taken. */
+static int send_until_full(struct h1_fixture *f)
+{
+    int sent = 0;
+    open_plain(f);
+    memset(much, 'y', sizeof much);
+    sim_link_set_window(t.link, 1000);
+    while (pn_ws_send(t.ws, PN_WS_OP_BINARY, much, sizeof much) == 0)
+        sent++;
+    return sent;
+}
+
 /* The peer's close comes while it has not taken what was sent before: it gets all of that, and then the end. */
 static void test_closed_behind_what_waits(void **state)
 {
     struct h1_fixture *f = *state;
-    static char text[100000];
-    int sent = 0;
-    open_plain(f);
-    memset(text, 'y', sizeof text);
-    sim_link_set_window(t.link, 1000);
-    while (pn_ws_send(t.ws, PN_WS_OP_BINARY, text, sizeof text) == 0)
-        sent++;
+    int sent = send_until_full(f);
     close_frame(1000, "");
     send_stream(f, WS_BYTES_MAX);
     assert_string_equal(t.log, "end 1000[0:]");
@@ -507,15 +515,9 @@ static void test_much_at_once(void **state)
 static void test_writing_stops(void **state)
 {
     struct h1_fixture *f = *state;
-    static char text[100000];
-    int sent = 0;
-    open_plain(f);
-    memset(text, 'y', sizeof text);
-    sim_link_set_window(t.link, 1000);
-    while (pn_ws_send(t.ws, PN_WS_OP_BINARY, text, sizeof text) == 0)
-        sent++;
+    int sent = send_until_full(f);
     assert_true(sent >= 2 && pn_ws_is_full(t.ws));
-    assert_int_equal(pn_ws_send(t.ws, PN_WS_OP_BINARY, text, sizeof text), -EAGAIN);
+    assert_int_equal(pn_ws_send(t.ws, PN_WS_OP_BINARY, much, sizeof much), -EAGAIN);
     ws_text(&stream, WS_FIN | PN_WS_OP_PING, "1");
     ws_text(&stream, WS_FIN | PN_WS_OP_TEXT, "in");
     send_stream(f, 1); /* the other way is open */
